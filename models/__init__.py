@@ -1,0 +1,1 @@
+"""What is compared: matched LSTM and Transformer encoder-decoders. Imports torch and nothing else."""
