@@ -1,0 +1,1 @@
+"""How the models are run and tracked: grids, tasks, training, evaluation, efficiency, MLflow."""

@@ -1,0 +1,312 @@
+"""The settings of one run, strictly checked, and the key that stands for all that decides its result.
+
+A run is a tree of settings: ``kind``, ``model``, ``budget``, ``seed`` and, by kind, ``task`` and ``training`` (learn)
+or ``efficiency``. Grids (experiments.grid) are made of these trees.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from experiments.schema import EFFICIENCY, LEARN
+from experiments.tasks import TASKS, Task
+from models.config import ModelConfig
+from models.registry import MODELS
+
+RESULT_VERSION = 1  # part of every key: raised when a change of the code changes results, so that runs are done anew
+
+Path = tuple[str | int, ...]  # of a key in a tree of settings: ("training", "steps")
+
+
+class Problem(NamedTuple):
+    """What is wrong with one key."""
+
+    path: Path
+    message: str
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be run; `problems` says where and why."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(f"{dotted(p.path)}: {p.message}" for p in problems))
+        self.problems = problems
+
+
+class Settings(BaseModel):
+    """Frozen; unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Budget(Settings):
+    """What all models are matched to, within ±1 %."""
+
+    parameters: int = Field(gt=0)
+
+
+class Training(Settings):
+    """How a model is trained. AdamW (Loshchilov & Hutter 2019), betas 0.9 and 0.98.
+
+    Attributes:
+        steps: number of updates.
+        batch_size: sequences per update.
+        learning_rate: at its highest, after warm-up.
+        evaluate_every: steps between two evaluations on validation; one follows the last step always.
+        schedule: after warm-up, "cosine" to zero or "inverse_square_root" (Vaswani et al. 2017, section 5.3).
+        warmup_steps: linear from zero.
+        weight_decay: decoupled.
+        clip: largest gradient norm.
+        label_smoothing: share of the target's probability spread over the vocabulary, in training only.
+        precision: "bfloat16" runs the matrix products under autocast; "auto" does so on CUDA.
+    """
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    evaluate_every: int = Field(ge=1)
+    schedule: Literal["cosine", "inverse_square_root"] = "cosine"
+    warmup_steps: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Efficiency(Settings):
+    """What a length sweep measures, on random tokens, source and target of the same length.
+
+    Attributes:
+        lengths: of source and target, each.
+        tokens_per_batch: source and target tokens; the batch has tokens_per_batch / (2 · length) sequences.
+        vocabulary: number of symbols of each side.
+        decode_tokens: generated one by one after a source of each length.
+        repeats: timed repetitions, of which the median is reported.
+        warmup: repetitions before, not counted.
+        precision: as in `Training`.
+    """
+
+    lengths: tuple[int, ...] = Field(min_length=1)
+    tokens_per_batch: int = Field(ge=2)
+    vocabulary: int = Field(default=32, ge=4)
+    decode_tokens: int = Field(default=32, ge=1)
+    repeats: int = Field(default=7, ge=1)
+    warmup: int = Field(default=2, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuses lengths that cannot be measured."""
+        for length in self.lengths:
+            if not 1 <= length <= self.tokens_per_batch // 2:
+                raise ValueError(f"length {length} does not fit into batches of {self.tokens_per_batch} tokens")
+        if sorted(set(self.lengths)) != list(self.lengths):
+            raise ValueError("lengths must rise")
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model of the registry, possibly with other settings than it has there."""
+
+    name: str
+    config: ModelConfig
+
+    @property
+    def label(self) -> str:
+        """The name, and the settings that differ from the registry's: ``transformer(layers=4)``."""
+        registered = asdict(MODELS[self.name])
+        options = [f"{k}={v}" for k, v in asdict(self.config).items() if v != registered[k]]
+        return f"{self.name}({', '.join(options)})" if options else self.name
+
+
+@dataclass(frozen=True)
+class _Run:
+    model: NamedModel
+    budget: Budget | None
+    seed: int
+
+    def settings(self) -> dict[str, Any]:
+        """The tree of all settings, defaults filled in: plain values, as JSON has them."""
+        tree: dict[str, Any] = {"kind": self.kind}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, BaseModel):
+                tree[field.name] = value.model_dump(mode="json")
+            elif isinstance(value, NamedModel):
+                tree[field.name] = {"name": value.name, **asdict(value.config)}
+            elif value is not None:
+                tree[field.name] = value
+        return tree
+
+    @property
+    def kind(self) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LearnRun(_Run):
+    """Train, select on validation, test once."""
+
+    task: Task
+    training: Training
+
+    @property
+    def kind(self) -> str:
+        """Of the run."""
+        return LEARN
+
+    @property
+    def task_label(self) -> str:
+        """Of the task."""
+        return self.task.label
+
+
+@dataclass(frozen=True)
+class EfficiencyRun(_Run):
+    """Speed and memory against length, alone on the device."""
+
+    efficiency: Efficiency
+
+    @property
+    def kind(self) -> str:
+        """Of the run."""
+        return EFFICIENCY
+
+    @property
+    def task_label(self) -> str:
+        """A sweep has no task."""
+        return "length_sweep"
+
+
+Run = LearnRun | EfficiencyRun
+RUNS: dict[str, type[Run]] = {LEARN: LearnRun, EFFICIENCY: EfficiencyRun}
+RUN_KEYS: dict[str, tuple[str, ...]] = {kind: ("kind", *(f.name for f in fields(run))) for kind, run in RUNS.items()}
+
+
+def run_key(run: Run, device: str) -> str:
+    """What stands for a run wherever it is looked for: a hash of all that decides its result (12 hex digits).
+
+    Args:
+        run: every setting of it counts, defaults included.
+        device: "cpu" or "cuda".
+    """
+    decisive = {"version": RESULT_VERSION, "device": device, **run.settings()}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def parse_run(tree: Mapping[str, Any]) -> Run:
+    """The run that a tree of settings describes.
+
+    Raises:
+        SettingsError: a key is unknown or missing, or a value impossible.
+    """
+    kind = _choice(tree, ("kind",), RUNS)
+    for key in tree:
+        if key not in RUN_KEYS[kind]:
+            raise refuse((key,), f"unknown key for a run of kind {kind}{suggestion(key, RUN_KEYS[kind])}")
+    model = _model(tree)
+    budget = _part(tree, "budget", Budget) if "budget" in tree else None
+    if (budget is None) == (model.config.hidden_size is None):
+        raise refuse(("budget",), "state either the budget.parameters or the model's widths (hidden_size, …), not both")
+    seed = validate(int, tree["seed"], ("seed",)) if "seed" in tree else None
+    if seed is None or seed < 0:
+        raise refuse(("seed",), "a whole number from 0 on is needed")
+    if kind == EFFICIENCY:
+        return EfficiencyRun(model, budget, seed, _part(tree, "efficiency", Efficiency))
+    return LearnRun(model, budget, seed, _task(tree), _part(tree, "training", Training))
+
+
+def validate(kind: Any, value: Any, path: Path) -> Any:
+    """`value` as a `kind` (a pydantic model, dataclass or type).
+
+    Raises:
+        SettingsError: with the whole path of each wrong key, what was found, and what is allowed.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        raise SettingsError([_problem(kind, path, dict(details)) for details in error.errors()]) from None
+
+
+def refuse(path: Path, message: str) -> SettingsError:
+    """One problem, to be raised."""
+    return SettingsError([Problem(path, message)])
+
+
+def suggestion(word: object, allowed: Iterable[str]) -> str:
+    """``"; did you mean steps? allowed: …"``."""
+    allowed = sorted(allowed)
+    near = difflib.get_close_matches(str(word), allowed, n=1)
+    return (f"; did you mean {near[0]}?" if near else "") + f" Allowed: {', '.join(allowed)}"
+
+
+def dotted(path: Path) -> str:
+    """``("compare", "task", 1, "name")`` → ``compare.task[1].name``."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+    return text
+
+
+def _problem(kind: Any, path: Path, details: dict[str, Any]) -> Problem:
+    path = path + tuple(details["loc"])
+    found = details["input"]
+    match details["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return Problem(path, "unknown key" + suggestion(path[-1], _keys(kind)))
+        case "missing":
+            return Problem(path, "is missing")
+        case "literal_error":
+            allowed = [word.strip("' ") for word in details["ctx"]["expected"].replace(" or ", ", ").split(",")]
+            return Problem(path, f"found {found!r}" + suggestion(found, allowed))
+        case "value_error":
+            return Problem(path, str(details["ctx"]["error"]))
+        case _:
+            message = details["msg"].removeprefix("Input should be ")
+            return Problem(path, f"found {found!r}; it should be {message}")
+
+
+def _keys(kind: Any) -> list[str]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return list(kind.model_fields)
+    return [field.name for field in fields(kind)]
+
+
+def _part(tree: Mapping[str, Any], key: str, kind: Any) -> Any:
+    if key not in tree:
+        raise refuse((key,), "is missing")
+    return validate(kind, tree[key], (key,))
+
+
+def _choice(tree: Mapping[str, Any], path: Path, allowed: Mapping[str, Any]) -> str:
+    """The name at `path`, which must be one of `allowed`."""
+    value: Any = tree
+    for key in path:
+        if not isinstance(value, Mapping) or key not in value:
+            raise refuse(path, f"is missing.{suggestion('', allowed)}")
+        value = value[key]
+    if not isinstance(value, str) or value not in allowed:
+        raise refuse(path, f"found {value!r}{suggestion(value, allowed)}")
+    return value
+
+
+def _task(tree: Mapping[str, Any]) -> Task:
+    name = _choice(tree, ("task", "name"), TASKS)
+    return validate(TASKS[name], tree["task"], ("task",))
+
+
+def _model(tree: Mapping[str, Any]) -> NamedModel:
+    given = tree.get("model")
+    if isinstance(given, str):
+        given = {"name": given}
+    name = _choice({"model": given}, ("model", "name"), MODELS)
+    assert isinstance(given, Mapping)
+    registered = MODELS[name]
+    options = {key: value for key, value in given.items() if key != "name"}
+    return NamedModel(name, validate(type(registered), asdict(registered) | options, ("model",)))

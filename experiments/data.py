@@ -1,0 +1,140 @@
+"""Vocabularies, batches and data sets: what every task hands to training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.config import Dimensions
+from models.interface import BOS, EOS, PAD
+
+SPECIAL_SYMBOLS = ("<pad>", "<bos>", "<eos>")  # ids PAD, BOS, EOS = 0, 1, 2
+UNKNOWN_SYMBOL = "<unk>"  # in the vocabularies of real corpora: whatever the training part did not show
+
+
+class DataError(Exception):
+    """Real data are missing, corrupt or cannot be downloaded; the message names the file, the line and the remedy."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The symbols of one side; the first three are padding, beginning and end of sequence."""
+
+    symbols: tuple[str, ...]
+
+    @classmethod
+    def of(cls, symbols: Iterable[str]) -> Vocabulary:
+        """The vocabulary of these symbols, in the order given, after the three special ones."""
+        return cls(SPECIAL_SYMBOLS + tuple(symbols))
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    @property
+    def unknown(self) -> int | None:
+        """Id of `UNKNOWN_SYMBOL`; None in a vocabulary without one, where nothing can be unknown."""
+        return self.symbols.index(UNKNOWN_SYMBOL) if UNKNOWN_SYMBOL in self.symbols else None
+
+    def references(self, target: Tensor) -> Tensor:
+        """`target`, with each unknown symbol replaced by -1: what predictions are to be compared with.
+
+        A model may well answer `UNKNOWN_SYMBOL`, but that is never the symbol that the reference really holds.
+        """
+        return target if self.unknown is None else target.masked_fill(target == self.unknown, -1)
+
+    def decode(self, ids: list[int]) -> list[str]:
+        """The symbols of `ids` up to the end of sequence; padding and beginning left out."""
+        if EOS in ids:
+            ids = ids[: ids.index(EOS)]
+        return [self.symbols[i] for i in ids if i not in (PAD, BOS)]
+
+
+class Pair(NamedTuple):
+    """One example of a corpus, in symbols, without any special ones."""
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences side by side, padded at the end with `PAD`.
+
+    Shapes (B sequences, S source and T target positions), all int64 on one device:
+        source          (B, S)
+        target_in       (B, T)  what the decoder is fed
+        target          (B, T)  what it should answer at each position; `PAD` where nothing is asked
+        source_lengths  (B,)    on the CPU always, so that nobody waits for the device to learn them
+        slices          name of an axis → (B, T), the value of each position on it; only in evaluation sets
+    """
+
+    source: Tensor
+    target_in: Tensor
+    target: Tensor
+    source_lengths: Tensor
+    slices: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`, copied without waiting for it."""
+        if device.type == "cpu":
+            return self
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        slices = {axis: move(values) for axis, values in self.slices.items()}
+        return Batch(move(self.source), move(self.target_in), move(self.target), self.source_lengths, slices)
+
+    @property
+    def size(self) -> int:
+        """Number of sequences."""
+        return self.source.shape[0]
+
+    @property
+    def tokens(self) -> int:
+        """Source and target positions, padding included: what the device works on."""
+        return self.source.numel() + self.target.numel()
+
+
+class Example(NamedTuple):
+    """One worked input → output, in symbols."""
+
+    source: list[str]
+    target_in: list[str]  # what the decoder is fed
+    target: list[str]  # what it should answer, position by position
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task made ready for one run.
+
+    Attributes:
+        source_vocabulary, target_vocabulary: the symbols of each side.
+        given_inputs: True where the decoder is fed given inputs and answers each of them (recall's queries, parity's
+            bits), so that no answer is ever fed back; False where it is fed its own last answer, `BOS` first.
+        max_source_length, max_target_length: the longest of any split, end of sequence included.
+        training: ``training(batch_size, generator)`` → endless batches, everything random from `generator`.
+        evaluation: split → its fixed batches; "validation" and "test" always, "longer" where the task has one.
+        overlap: number of test sequences whose source occurs in training too, where it need not.
+        description: what MLflow's dataset input shows: at least "source", "digest" and the number of sequences a split.
+    """
+
+    source_vocabulary: Vocabulary
+    target_vocabulary: Vocabulary
+    given_inputs: bool
+    max_source_length: int
+    max_target_length: int
+    training: Callable[[int, torch.Generator], Iterator[Batch]]
+    evaluation: Mapping[str, list[Batch]]
+    overlap: int
+    description: Mapping[str, str]
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """What the task asks of a model; one position is to spare, for the gate that pads the longest source."""
+        longest = max(self.max_source_length, self.max_target_length)
+        return Dimensions(len(self.source_vocabulary), len(self.target_vocabulary), longest + 1)

@@ -1,0 +1,65 @@
+"""Where a run ran: versions, machine, and the state of the code."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+import torch
+
+PACKAGES = ("torch", "mlflow", "datasets", "numpy", "pandas", "pydantic", "rapidfuzz")
+
+
+def hardware(device: torch.device) -> str:
+    """The processor or GPU, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()} ({psutil.cpu_count(logical=False) or psutil.cpu_count()} cores)"
+
+
+def versions() -> str:
+    """Of Python and torch: ``python 3.11.7, torch 2.13.0``."""
+    return f"python {platform.python_version()}, torch {torch.__version__}"
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    """All that may explain a figure."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "hardware": hardware(device),
+        "memory_bytes": psutil.virtual_memory().total,
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def git_state() -> tuple[str, bool] | None:
+    """Commit of the checkout, and whether files differ from it; None outside a repository."""
+    folder = Path(__file__).parents[1]
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        dirty = bool(_git(folder, "status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit, dirty
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    result = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return result.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

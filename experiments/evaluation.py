@@ -1,0 +1,187 @@
+"""How good a model is on a fixed set of batches. Sums and counts are kept; the division comes last."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from rapidfuzz.distance import Levenshtein
+from torch import Tensor
+
+from experiments.data import Batch, TaskData
+from experiments.schema import LOSS, PER, SEQUENCE_ACCURACY, TOKEN_ACCURACY, WER
+from models.decoding import greedy
+from models.interface import EOS, PAD, EncoderDecoder
+
+
+@dataclass
+class Ratio:
+    """A sum over a count."""
+
+    total: float = 0.0
+    count: float = 0.0
+
+    def add(self, total: float, count: float) -> None:
+        """Adds to both."""
+        self.total += total
+        self.count += count
+
+    @property
+    def value(self) -> float:
+        """The mean; NaN where nothing was counted."""
+        return self.total / self.count if self.count else float("nan")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One sequence of the set and what the model made of it, in symbols."""
+
+    source: str
+    reference: str
+    prediction: str
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found.
+
+    Attributes:
+        scalars: name of the metric (experiments.schema) → value.
+        curves: (name of the metric, axis) → value on the axis → value of the metric.
+        predictions: every sequence of the set; empty unless asked for.
+    """
+
+    scalars: Mapping[str, float]
+    curves: Mapping[tuple[str, str], Mapping[int, float]]
+    predictions: Sequence[Prediction] = field(default_factory=tuple)
+
+
+@torch.no_grad()
+def evaluate(
+    model: EncoderDecoder,
+    data: TaskData,
+    split: str,
+    *,
+    metrics: Sequence[str],
+    device: torch.device,
+    keep_predictions: bool = False,
+) -> Scores:
+    """Scores a model, dropout off, decoding greedily (or answering the given inputs).
+
+    Args:
+        model: left in the mode (training or evaluation) in which it came.
+        data: of the task.
+        split: which of its evaluation sets.
+        metrics: which of token accuracy, sequence accuracy, WER and PER; the loss comes with them always.
+        device: of the model.
+        keep_predictions: return them too.
+    """
+    was_training = model.training
+    model.eval()
+    loss, tokens, sequences, edits = Ratio(), Ratio(), Ratio(), Ratio()
+    by_token: dict[str, dict[int, Ratio]] = defaultdict(lambda: defaultdict(Ratio))
+    by_sequence: dict[str, dict[int, Ratio]] = defaultdict(lambda: defaultdict(Ratio))
+    predictions: list[Prediction] = []
+    for cpu_batch in data.evaluation[split]:
+        batch = cpu_batch.to(device)
+        logits = model(batch.source, batch.target_in, batch.source_lengths)
+        asked = cpu_batch.target != PAD  # (B, T)
+        loss_sum = F.cross_entropy(
+            logits.flatten(0, 1).float(), batch.target.flatten(), ignore_index=PAD, reduction="sum"
+        )
+        loss.add(loss_sum.item(), asked.sum().item())
+        if data.given_inputs:
+            answers = logits.argmax(-1).cpu()
+        else:
+            # Only an edit distance looks at what an answer holds beyond the positions of the reference.
+            limit = data.max_target_length if PER in metrics else batch.target.shape[1]
+            answers = greedy(model, batch.source, limit, batch.source_lengths).cpu()
+        reference = data.target_vocabulary.references(cpu_batch.target)
+        right, exact = compare(answers, reference)
+        tokens.add(right[asked].sum().item(), asked.sum().item())
+        sequences.add(exact.sum().item(), batch.size)
+        if PER in metrics:
+            edits.add(*edit_counts(answers, reference))
+        for axis, values in cpu_batch.slices.items():
+            for value in values[asked].unique().tolist():
+                there = asked & (values == value)
+                by_token[axis][value].add(right[there].sum().item(), there.sum().item())
+            if bool((values == values[:, :1])[asked].all()):  # an axis of whole sequences
+                for value in values[:, 0].unique().tolist():
+                    rows = values[:, 0] == value
+                    by_sequence[axis][value].add(exact[rows].sum().item(), rows.sum().item())
+        if keep_predictions:
+            predictions += _predictions(cpu_batch, answers, exact, data)
+    model.train(was_training)
+
+    scalars = {LOSS: loss.value}
+    curves: dict[tuple[str, str], dict[int, float]] = {}
+    for name in metrics:
+        match name:
+            case _ if name == TOKEN_ACCURACY:
+                scalars[name] = tokens.value
+                curves |= {(name, axis): _values(ratios) for axis, ratios in by_token.items()}
+            case _ if name == SEQUENCE_ACCURACY:
+                scalars[name] = sequences.value
+                curves |= {(name, axis): _values(ratios) for axis, ratios in by_sequence.items()}
+            case _ if name == WER:
+                scalars[name] = 1 - sequences.value
+                curves |= {(name, axis): {x: 1 - y for x, y in _values(r).items()} for axis, r in by_sequence.items()}
+            case _ if name == PER:
+                scalars[name] = edits.value
+            case _:
+                raise ValueError(f"no metric named {name!r}")
+    return Scores(scalars, curves, predictions)
+
+
+def compare(answers: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Which positions and which whole sequences are right.
+
+    Args:
+        answers: (B, A) token ids; missing positions count as wrong, those beyond the target are not looked at: the end
+            of sequence is a position of the target, so that a longer answer is wrong there.
+        target: (B, T) token ids, `PAD` where nothing is asked, negative where no answer can be right.
+
+    Returns:
+        (B, T) boolean, true nowhere on padding, and (B,) boolean.
+    """
+    length = target.shape[1]
+    answers = F.pad(answers[:, :length], (0, max(0, length - answers.shape[1])), value=PAD)
+    asked = target != PAD
+    right = (answers == target) & asked
+    return right, (right | ~asked).all(1)
+
+
+def edit_counts(answers: Tensor, target: Tensor) -> tuple[int, int]:
+    """Edit operations (Levenshtein) that turn the answers into the references, and the references' symbols.
+
+    Both (B, ·) token ids, read up to the end of sequence.
+    """
+    pairs = [(_until_end(a), _until_end(t)) for a, t in zip(answers.tolist(), target.tolist(), strict=True)]
+    return sum(Levenshtein.distance(a, t) for a, t in pairs), sum(len(t) for _, t in pairs)
+
+
+def _until_end(ids: list[int]) -> list[int]:
+    ids = ids[: ids.index(EOS)] if EOS in ids else ids
+    return [i for i in ids if i != PAD]
+
+
+def _values(ratios: Mapping[int, Ratio]) -> dict[int, float]:
+    return {x: ratio.value for x, ratio in sorted(ratios.items())}
+
+
+def _predictions(batch: Batch, answers: Tensor, exact: Tensor, data: TaskData) -> list[Prediction]:
+    source, target = data.source_vocabulary, data.target_vocabulary
+    return [
+        Prediction(
+            source=" ".join(source.decode(batch.source[i].tolist())),
+            reference=" ".join(target.decode(batch.target[i].tolist())),
+            prediction=" ".join(target.decode(answers[i].tolist())),
+            correct=bool(exact[i]),
+        )
+        for i in range(batch.size)
+    ]

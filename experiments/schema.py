@@ -1,0 +1,118 @@
+"""Every name that is tracked: the contract between `experiments` (writes) and `analysis` (reads).
+
+One MLflow experiment holds the runs of one grid. Runs are flat and are found by their tags. A metric is one of three
+kinds:
+
+- a scalar, read by its last value (``test/token_accuracy``, ``model/parameters``);
+- a learning curve, whose step is the training step (``train/loss``, ``validation/token_accuracy``);
+- a curve along another axis, whose step is the value on that axis. The axis is the end of the name
+  (``test/token_accuracy_by_distance``), and every ``efficiency/`` metric is a curve by sequence length.
+
+`axis_of` tells which. Slashes make the sections of the dashboard.
+"""
+
+# --- tags ------------------------------------------------------------------------------------------------------------
+GRID = "grid"  # name of the grid, also the name of the MLflow experiment
+KEY = "key"  # hash of everything that decides the result (experiments.config.run_key)
+KIND = "kind"  # "learn" or "efficiency"
+TASK = "task"  # label of the task: its name and the options that differ from its defaults, "g2p(language=fre)"
+MODEL = "model"  # label of the model, likewise: "transformer", "transformer(layers=4)"
+SEED = "seed"
+DEVICE = "device"  # "cpu" or "cuda"
+HARDWARE = "hardware"  # the processor or GPU in words
+REASON = "reason"  # why a FAILED run failed
+GIT_COMMIT = "git_commit"
+GIT_DIRTY = "git_dirty"  # "true" or "false"
+VERSIONS = "versions"  # of what the result may depend on, in words: "python 3.11.9, torch 2.13.0"
+HEADLINE = "headline"  # name of the metric that decides on this task, without its split: "token_accuracy", "wer"
+CHANCE = "chance"  # token accuracy of guessing, a number as text; absent where it is not known in closed form
+RUN_TAGS = (
+    *(GRID, KEY, KIND, TASK, MODEL, SEED, DEVICE, HARDWARE, REASON, GIT_COMMIT, GIT_DIRTY, VERSIONS),
+    *(HEADLINE, CHANCE),
+)
+
+RUN_COLOR = "mlflow.runColor"
+NOTE = "mlflow.note.content"
+EXPERIMENT_KIND = "mlflow.experimentKind"  # decides which pages the dashboard offers
+TRAINING_EXPERIMENT = "custom_model_development"
+
+# --- kinds of run ----------------------------------------------------------------------------------------------------
+LEARN = "learn"
+EFFICIENCY = "efficiency"
+
+# --- integrity gates: tags "gate.<name>", "pass" or the reason of the failure ----------------------------------------
+GATE_PREFIX = "gate."
+GATE_PASSED = "pass"
+
+# --- evaluation splits, the first part of a metric's name ------------------------------------------------------------
+VALIDATION = "validation"  # selects the checkpoint
+TEST = "test"  # read once, in the range of training
+LONGER = "longer"  # read once, out of the range of training (longer sequences); absent for tasks without one
+SPLITS = (VALIDATION, TEST, LONGER)
+
+# --- metrics of an evaluation, the second part of the name -----------------------------------------------------------
+LOSS = "loss"  # nats per target token
+TOKEN_ACCURACY = "token_accuracy"  # share of target positions predicted, 0..1
+SEQUENCE_ACCURACY = "sequence_accuracy"  # share of sequences with every token right (exact match), 0..1
+WER = "wer"  # word error rate of grapheme-to-phoneme: 1 - sequence accuracy, 0..1
+PER = "per"  # phoneme error rate: edit distance / reference length, may exceed 1
+LOWER_IS_BETTER = frozenset({LOSS, WER, PER})
+
+# --- metrics of a model (scalars) ------------------------------------------------------------------------------------
+PARAMETERS = "model/parameters"
+PARAMETER_PARTS = ("embedding", "encoder", "attention", "decoder", "output")  # model/parameters_<part>
+MATCH_ERROR = "model/match_error"  # parameters / budget - 1; absent where no budget was asked for
+BUDGET = "model/budget"  # the budget in parameters; absent likewise
+
+# --- metrics of training (learning curves, by training step) ---------------------------------------------------------
+TRAIN_LOSS = "train/loss"
+TRAIN_LEARNING_RATE = "train/learning_rate"
+TRAIN_GRADIENT_NORM = "train/gradient_norm"
+TRAIN_TOKENS_PER_SECOND = "train/tokens_per_second"  # source and target tokens; evaluation time left out
+TRAIN_TOKENS = "train/tokens"  # seen so far, logged with every evaluation
+TRAIN_SECONDS = "train/seconds"  # spent in training so far, evaluation left out; logged with every evaluation
+TRAIN_FLOPS = "train/flops"  # analytic, spent so far; logged with every evaluation
+SELECTED_STEP = "selected/step"  # scalar: the step of the checkpoint that validation selected
+
+# --- metrics of an efficiency run (curves by sequence length, source = target = length) ------------------------------
+TRAIN_STEP_SECONDS = "efficiency/train_step_seconds"  # forward, backward, optimiser; median
+TRAIN_STEP_SECONDS_LOW = "efficiency/train_step_seconds_q1"  # quartiles of the repeats
+TRAIN_STEP_SECONDS_HIGH = "efficiency/train_step_seconds_q3"
+EFFICIENCY_TRAIN_TOKENS_PER_SECOND = "efficiency/train_tokens_per_second"  # source and target tokens
+ENCODE_SECONDS = "efficiency/encode_seconds"  # one batch of sources, median
+DECODE_SECONDS_PER_TOKEN = "efficiency/decode_seconds_per_token"  # greedy, cached, one step of the batch; median
+PEAK_MEMORY = "efficiency/peak_memory_bytes"  # of a training step, over what the process held before it
+STATE_BYTES = "efficiency/state_bytes_per_sequence"  # decoding state after `length` tokens, analytic
+TRAIN_STEP_FLOPS = "efficiency/train_step_flops"  # analytic
+PEAK_SHARE = "efficiency/matmul_peak_share"  # FLOP/s of the training step / FLOP/s of a large matmul, same process
+BATCH_SIZE = "efficiency/batch_size"  # sequences per batch at this length
+
+# --- what the whole run took (scalar) --------------------------------------------------------------------------------
+RUN_SECONDS = "run/seconds"
+
+# --- artifacts -------------------------------------------------------------------------------------------------------
+CONFIG_ARTIFACT = "config.json"
+ENVIRONMENT_ARTIFACT = "environment.json"
+CHECKPOINT_ARTIFACT = "checkpoint/model.pt"
+MODEL_CONFIG_ARTIFACT = "checkpoint/model.json"
+PREDICTIONS_ARTIFACT = "predictions.json"  # a table: source, reference, prediction, correct
+
+
+def metric(split: str, name: str, axis: str | None = None) -> str:
+    """Full name of an evaluation metric: ``metric("test", "wer")`` → ``"test/wer"``; with an axis, the curve by it."""
+    return f"{split}/{name}_by_{axis}" if axis else f"{split}/{name}"
+
+
+def axis_of(name: str) -> str:
+    """What a metric's step counts: ``"step"``, ``"length"``, ``"distance"``, …, or ``""`` for a scalar."""
+    section, _, last = name.partition("/")
+    if "_by_" in last:
+        return last.rpartition("_by_")[2]
+    if section == EFFICIENCY:
+        return "length"
+    return "step" if section in ("train", VALIDATION) else ""
+
+
+# One colour for each model in the dashboard and in every figure (Okabe & Ito's colour-blind safe set).
+MODEL_COLORS = {"lstm": "#D55E00", "lstm_attention": "#009E73", "transformer": "#0072B2"}
+OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000")  # for variants, in the order of their labels

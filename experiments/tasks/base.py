@@ -1,0 +1,59 @@
+"""What every task is: options that a grid may state, and the batches that they lead to.
+
+A `Task` is what a grid says (frozen, validated). `Task.load` makes it ready for a run as `TaskData`: vocabularies,
+training batches on demand, fixed evaluation sets. Synthetic tasks (experiments.tasks.synthetic) draw tensors; corpus
+tasks (SCAN, G2P) read pairs of symbol sequences (experiments.corpus).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from experiments.data import Example, TaskData
+
+
+class Task(BaseModel, ABC):
+    """Options of a task, as a grid states them. Subclasses add ``name: Literal["…"] = "…"`` and their own options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    headline: ClassVar[str]  # the metric of experiments.schema that decides on this task and selects the checkpoint
+    metrics: ClassVar[tuple[str, ...]]  # all that an evaluation reports beside the loss
+    axes: ClassVar[tuple[str, ...]]  # along which the test score is sliced
+    reference: ClassVar[str]  # where it was published
+
+    @abstractmethod
+    def load(self, data_root: Path | None) -> TaskData:
+        """Makes the task ready.
+
+        Args:
+            data_root: folder of the real corpora; None for the default one. Synthetic tasks have no use for it.
+
+        Raises:
+            DataError: a corpus is missing, corrupt or cannot be downloaded.
+        """
+
+    @abstractmethod
+    def example(self) -> Example:
+        """One worked input → output."""
+
+    @property
+    def chance(self) -> float | None:
+        """Token accuracy of guessing, where a closed form is known."""
+        return None
+
+    @property
+    def label(self) -> str:
+        """The name, and the options that differ from their defaults: ``g2p(language=fre)``.
+
+        What is evaluated beyond training (``longer_…``) does not change the task.
+        """
+        fields = type(self).model_fields
+        values = {key: value for key, value in self if not key.startswith("longer_")}
+        name = values.pop("name")
+        options = [f"{k}={v}" for k, v in values.items() if fields[k].is_required() or v != fields[k].default]
+        return f"{name}({', '.join(options)})" if options else str(name)

@@ -1,0 +1,225 @@
+"""Grids in worker processes and a real store: what is tracked, what is skipped, and what a crash leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run as StoredRun
+
+from experiments import schema
+from experiments.config import LearnRun, Run, run_key
+from experiments.execution import execute_grid
+from experiments.grid import load_grid
+from experiments.run import Place, load_task, sized_model
+from experiments.tracking import StoreError, TrackedRun, failed_keys, finished_keys, open_store
+from experiments.training import Status
+from models.registry import build
+
+GRID = """
+description: For tests.
+fixed:
+  kind: learn
+  budget: {parameters: 5_000}
+  training: {steps: 50, batch_size: 8, evaluate_every: 25, learning_rate: 4e-3}
+  task: {name: running_parity, max_length: 6, longer_lengths: [9]}
+compare:
+  model: [lstm, transformer]
+  seed: [0, 1]
+"""
+
+
+@dataclass
+class Watcher:
+    """Remembers what happened, and may act on it."""
+
+    kill_seed: int | None = None
+    begun: list[Run] = field(default_factory=list)
+    over: dict[Run, str] = field(default_factory=dict)
+    statuses: dict[Run, list[Status]] = field(default_factory=dict)
+
+    def started(self, run: Run) -> None:
+        self.begun.append(run)
+
+    def advanced(self, run: Run, status: Status) -> None:
+        self.statuses.setdefault(run, []).append(status)
+        if run.seed == self.kill_seed:
+            workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+            assert workers
+            os.kill(workers[0].pid, signal.SIGKILL)
+
+    def ended(self, run: Run, reason: str) -> None:
+        self.over[run] = reason
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    return Place(open_store(uri, "g", "For tests."), "g", "cpu", None)
+
+
+def runs_of(folder: Path, overrides: Sequence[str] = ()) -> tuple[Run, ...]:
+    path = folder / "g.yaml"
+    path.write_text(GRID, encoding="utf-8")
+    return load_grid(str(path), overrides).runs
+
+
+def stored(place: Place, key: str) -> list[StoredRun]:
+    client = MlflowClient(place.store.tracking_uri)
+    return list(client.search_runs([place.store.experiment_id], f"tags.`{schema.KEY}` = '{key}'"))
+
+
+def test_a_grid_is_executed_and_tracked(place: Place, tmp_path: Path) -> None:
+    runs = runs_of(tmp_path)
+    watcher = Watcher()
+    assert execute_grid(runs, place, 2, watcher) == {}
+    assert set(watcher.begun) == set(watcher.over) == set(runs)
+    assert set(watcher.over.values()) == {""}
+    assert all([status.step for status in statuses] == [25, 50] for statuses in watcher.statuses.values())
+    assert finished_keys(place.store) == {run_key(run, "cpu") for run in runs}
+    assert failed_keys(place.store) == {}
+
+    client = MlflowClient(place.store.tracking_uri)
+    experiment = client.get_experiment(place.store.experiment_id)
+    assert experiment.name == "g"
+    assert experiment.tags[schema.NOTE] == "For tests."
+    assert experiment.tags[schema.EXPERIMENT_KIND] == schema.TRAINING_EXPERIMENT
+    for run in runs:
+        assert isinstance(run, LearnRun)
+        (kept,) = stored(place, run_key(run, "cpu"))
+        tags, metrics, parameters = kept.data.tags, kept.data.metrics, kept.data.params
+        assert kept.info.status == "FINISHED"
+        assert tags[schema.MODEL] == run.model.label
+        assert tags[schema.TASK] == "running_parity(max_length=6)"
+        assert tags[schema.SEED] == str(run.seed)
+        assert float(tags[schema.CHANCE]) == 0.5
+        assert tags[schema.RUN_COLOR] == schema.MODEL_COLORS[run.model.name]
+        assert all(value == "pass" for name, value in tags.items() if name.startswith(schema.GATE_PREFIX))
+        assert sum(name.startswith(schema.GATE_PREFIX) for name in tags) == 6
+        assert parameters["training.steps"] == "50"
+        assert parameters["model.name"] == run.model.name
+        assert abs(metrics[schema.MATCH_ERROR]) <= 0.01
+        assert metrics[schema.PARAMETERS] == sum(metrics[f"{schema.PARAMETERS}_{p}"] for p in schema.PARAMETER_PARTS)
+        assert 0 <= metrics["test/token_accuracy"] <= 1
+        by_length = client.get_metric_history(kept.info.run_id, "test/token_accuracy_by_length")
+        assert [point.step for point in by_length] == [1, 2, 3, 4, 5, 6]
+        assert [p.step for p in client.get_metric_history(kept.info.run_id, "longer/token_accuracy_by_length")] == [9]
+        assert [p.step for p in client.get_metric_history(kept.info.run_id, schema.TRAIN_LOSS)] == [25, 50]
+        assert kept.inputs is not None
+        (dataset,) = kept.inputs.dataset_inputs
+        assert dataset.dataset.name == run.task.label
+        folder = Path(client.download_artifacts(kept.info.run_id, "", str(tmp_path)))
+        assert json.loads((folder / schema.CONFIG_ARTIFACT).read_text()) == json.loads(json.dumps(run.settings()))
+        assert json.loads((folder / schema.ENVIRONMENT_ARTIFACT).read_text())["packages"]["torch"] == torch.__version__
+        predictions = json.loads((folder / schema.PREDICTIONS_ARTIFACT).read_text())
+        assert predictions["columns"] == ["source", "reference", "prediction", "correct"]
+        share = sum(row[3] for row in predictions["data"]) / len(predictions["data"])
+        assert share == pytest.approx(metrics["test/sequence_accuracy"])
+        config, dimensions = sized_model(run, None)
+        model = build(config, dimensions)
+        model.load_state_dict(torch.load(folder / schema.CHECKPOINT_ARTIFACT, weights_only=True))
+        batch = load_task(run.task, None).evaluation[schema.TEST][-1]
+        right = (model.eval()(batch.source, batch.target_in).argmax(-1) == batch.target).float().mean().item()
+        assert right == pytest.approx(by_length[-1].value)
+
+
+def test_results_do_not_depend_on_the_workers(place: Place, tmp_path: Path) -> None:
+    """The same grid with one worker instead of two, in another store: equal to the last bit."""
+    uri = f"sqlite:///{tmp_path / 'other.db'}"
+    other = Place(open_store(uri, "g", "For tests."), "g", "cpu", None)
+    runs = runs_of(tmp_path)
+    if not finished_keys(place.store):
+        execute_grid(runs, place, 2, Watcher())
+    execute_grid(runs, other, 1, Watcher())
+    for run in runs:
+        (a,), (b,) = stored(place, run_key(run, "cpu")), stored(other, run_key(run, "cpu"))
+        same = {name for name in a.data.metrics if "second" not in name}
+        assert {name: a.data.metrics[name] for name in same} == {name: b.data.metrics[name] for name in same}
+
+
+def test_a_crash_is_that_runs_failure_only(place: Place, tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, ["model=lstm", "compare.seed=[10, 11, 12]"])
+    watcher = Watcher(kill_seed=11)
+    failures = execute_grid(runs, place, 1, watcher)
+    (killed,) = (run for run in runs if run.seed == 11)
+    assert failures == {killed: "the worker was killed by SIGKILL (out of memory?)"}
+    assert [watcher.over[run] for run in runs if run is not killed] == ["", ""]
+    (kept,) = stored(place, run_key(killed, "cpu"))
+    assert kept.info.status == "FAILED"
+    assert kept.data.tags[schema.REASON] == failures[killed]
+    assert failed_keys(place.store)[run_key(killed, "cpu")] == failures[killed]
+    assert run_key(killed, "cpu") not in finished_keys(place.store)
+
+
+def test_divergence_is_a_failed_run_with_its_reason(place: Place, tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, ["training.learning_rate=1e30", "training.clip=1e30", "seed=0", "model=transformer"])
+    (reason,) = execute_grid(runs, place, 1, Watcher()).values()
+    assert reason.startswith("Diverged: the loss became")
+    (kept,) = stored(place, run_key(runs[0], "cpu"))
+    assert kept.info.status == "FAILED"
+    assert kept.data.tags[schema.REASON] == reason
+    assert not any(name.startswith("test/") for name in kept.data.metrics)
+
+
+def test_an_interrupt_leaves_a_killed_run(place: Place, tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, ["training.steps=100000", "seed=5", "model=lstm"])
+
+    class Interrupter(Watcher):
+        def advanced(self, run: Run, status: Status) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute_grid(runs, place, 1, Interrupter())
+    (kept,) = stored(place, run_key(runs[0], "cpu"))
+    assert kept.info.status == "KILLED"
+    key = run_key(runs[0], "cpu")
+    assert key not in finished_keys(place.store)
+    assert key not in failed_keys(place.store)
+
+
+def test_points_are_buffered_and_none_is_lost(place: Place) -> None:
+    """More than MLflow takes at once, under one name and under many."""
+    run = TrackedRun(place.store, "points", {}, {})
+    for step in range(2_500):
+        run.point("train/loss", step / 2, step)
+    for i in range(1_200):
+        run.point(f"test/m{i}", i)
+    run.finish("FINISHED")
+    client = MlflowClient(place.store.tracking_uri)
+    history = client.get_metric_history(run.id, "train/loss")
+    assert sorted((point.step, point.value) for point in history) == [(step, step / 2) for step in range(2_500)]
+    assert len(client.get_run(run.id).data.metrics) == 1_202
+
+
+def test_runs_that_bring_the_same_data_at_once(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = open_store(uri, "g", "")
+    runs = [TrackedRun(store, f"run {i}", {}, {}) for i in range(8)]
+    for attempt in range(5):
+        together = threading.Barrier(len(runs))
+
+        def log(run: TrackedRun, digest: str = str(attempt), together: threading.Barrier = together) -> None:
+            together.wait()
+            run.dataset("same", {"source": "s"}, digest)
+
+        with ThreadPoolExecutor(len(runs)) as pool:
+            list(pool.map(log, runs))
+    for run in runs:
+        inputs = MlflowClient(uri).get_run(run.id).inputs
+        assert inputs is not None
+        assert len(inputs.dataset_inputs) == 5
+
+
+def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"sqlite:////proc/nothing/mlflow\.db"):
+        open_store("sqlite:////proc/nothing/mlflow.db", "g", "")

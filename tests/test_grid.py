@@ -1,0 +1,220 @@
+"""Grids: what they expand to, how keys identify runs, and what a wrong grid is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.config import EfficiencyRun, LearnRun, run_key
+from experiments.grid import Grid, GridError, bundled_grids, load_grid
+from experiments.tasks.strings import Reverse
+
+GRID = """
+description: A grid for tests.
+fixed:
+  kind: learn
+  budget: {parameters: 50_000}
+  training: {steps: 10, batch_size: 4, evaluate_every: 5, learning_rate: {lstm: 4e-3, transformer: 1.5e-3}}
+compare:
+  task: [{name: reverse}, {name: reverse, max_length: 40}]
+  model: [lstm, {name: transformer, layers: 4}]
+  seed: [0, 1, 2]
+"""
+
+
+def write(folder: Path, text: str = GRID, name: str = "g.yaml") -> str:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def learn_runs(grid: Grid) -> list[LearnRun]:
+    assert all(isinstance(run, LearnRun) for run in grid.runs)
+    return [run for run in grid.runs if isinstance(run, LearnRun)]
+
+
+def test_every_combination_once(tmp_path: Path) -> None:
+    grid = load_grid(write(tmp_path))
+    runs = learn_runs(grid)
+    assert grid.name == "g"
+    assert {(run.task.label, run.model.label, run.seed) for run in runs} == {
+        (task, model, seed)
+        for task in ("reverse", "reverse(max_length=40)")
+        for model in ("lstm", "transformer(layers=4)")
+        for seed in (0, 1, 2)
+    }
+    assert len(runs) == 12
+
+
+def test_tables_by_model_are_resolved(tmp_path: Path) -> None:
+    for run in learn_runs(load_grid(write(tmp_path))):
+        assert run.training.learning_rate == {"lstm": 4e-3, "transformer": 1.5e-3}[run.model.name]
+
+
+def test_keys_are_stable_and_distinct(tmp_path: Path) -> None:
+    """The first key is written out: should it change, results in people's stores are not found any more."""
+    runs = load_grid(write(tmp_path)).runs
+    keys = [run_key(run, "cpu") for run in runs]
+    assert len(set(keys)) == len(keys)
+    assert keys == [run_key(run, "cpu") for run in load_grid(write(tmp_path, name="other.yaml")).runs]
+    assert run_key(runs[0], "cpu") != run_key(runs[0], "cuda")
+    assert keys[0] == "899d98b37188"
+
+
+def test_a_default_written_out_is_the_same_run(tmp_path: Path) -> None:
+    stated = GRID.replace("{name: reverse}", "{name: reverse, symbols: 16}").replace("steps: 10", "steps: 10, clip: 1")
+    assert load_grid(write(tmp_path, stated)).runs == load_grid(write(tmp_path)).runs
+
+
+def test_any_setting_changes_the_key(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    before = {run_key(run, "cpu") for run in load_grid(path).runs}
+    for override in (
+        "training.steps=11",
+        "training.weight_decay=0.5",
+        "task.symbols=3",
+        "task.longer_lengths=[50]",
+        "model.dropout=0.5",
+        "budget.parameters=60000",
+        "seed=7",
+    ):
+        assert before.isdisjoint(run_key(run, "cpu") for run in load_grid(path, [override]).runs), override
+
+
+def test_set_replaces_a_setting_of_every_run(tmp_path: Path) -> None:
+    runs = learn_runs(load_grid(write(tmp_path), ["task.symbols=5", "training.steps=3", "model=lstm", "seed=0"]))
+    assert [(run.task, run.training.steps, run.model.name, run.seed) for run in runs] == [
+        (Reverse(symbols=5), 3, "lstm", 0),
+        (Reverse(symbols=5, max_length=40), 3, "lstm", 0),
+    ]
+
+
+def test_set_reaches_below_a_model_given_by_name(tmp_path: Path) -> None:
+    labels = {run.model.label for run in load_grid(write(tmp_path), ["model.layers=3"]).runs}
+    assert labels == {"lstm(layers=3)", "transformer(layers=3)"}
+
+
+def test_set_replaces_an_axis_of_the_grid(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert {run.seed for run in load_grid(path, ["compare.seed=[5, 6]"]).runs} == {5, 6}
+    assert {run.model.label for run in load_grid(path, ["compare.model=[lstm]"]).runs} == {"lstm"}
+    assert {run.task_label for run in load_grid(path, ["compare.task.0.max_length=9"]).runs} == {
+        "reverse(max_length=9)",
+        "reverse(max_length=40)",
+    }
+
+
+def test_parts_add_to_what_stands_above_them(tmp_path: Path) -> None:
+    text = """
+description: Two kinds.
+fixed: {budget: {parameters: 50_000}, training: {steps: 10, batch_size: 4, evaluate_every: 5}}
+compare: {model: [lstm, transformer]}
+parts:
+  - fixed: {kind: learn, task: {name: reverse}, training: {learning_rate: 1e-3, steps: 20}}
+    compare: {seed: [0, 1]}
+  - fixed: {kind: efficiency, seed: 0, efficiency: {lengths: [4, 8], tokens_per_batch: 64}}
+"""
+    with pytest.raises(GridError, match=r"fixed.training: unknown key for a run of kind efficiency"):
+        load_grid(write(tmp_path, text))
+    text = text.replace(", training: {steps: 10, batch_size: 4, evaluate_every: 5}}\ncompare", "}\ncompare")
+    text = text.replace(
+        "{learning_rate: 1e-3, steps: 20}", "{learning_rate: 1e-3, steps: 20, batch_size: 4, evaluate_every: 5}"
+    )
+    grid = load_grid(write(tmp_path, text))
+    assert sum(isinstance(run, LearnRun) for run in grid.runs) == 4
+    assert sum(isinstance(run, EfficiencyRun) for run in grid.runs) == 2
+    shorter = load_grid(write(tmp_path, text), ["training.steps=1"])  # the sweep has no such setting, and needs none
+    assert sum(isinstance(run, EfficiencyRun) for run in shorter.runs) == 2
+    assert {run.training.steps for run in shorter.runs if isinstance(run, LearnRun)} == {1}
+
+
+@pytest.mark.parametrize("name", bundled_grids())
+def test_bundled_grids_can_be_run(name: str) -> None:
+    grid = load_grid(name)
+    assert grid.runs
+    assert grid.description
+
+
+WRONG = {
+    "fixed.training.steps": ("steps: 10", "stpes: 10", r"fixed\.training\.stpes: unknown key; did you mean steps\?"),
+    "a missing key": ("steps: 10, ", "", r"fixed\.training\.steps: is missing"),
+    "a wrong type": ("steps: 10", "steps: ten", r"fixed\.training\.steps: found 'ten'; it should be a valid integer"),
+    "a number as text": ("steps: 10", "steps: '10'", r"fixed\.training\.steps: found '10'"),
+    "truth as number": ("steps: 10", "steps: true", r"fixed\.training\.steps: found True"),
+    "a negative number": ("batch_size: 4", "batch_size: -4", r"fixed\.training\.batch_size: found -4; .* greater than"),
+    "not a number": ("4e-3", ".nan", r"fixed\.training\.learning_rate"),
+    "an axis": ("seed: [", "sead: [", r"compare\.sead: unknown key; did you mean seed\?"),
+    "an empty axis": ("[0, 1, 2]", "[]", r"compare\.seed: an empty list leaves nothing to run"),
+    "a negative seed": ("[0, 1, 2]", "[-1]", r"compare\.seed\[0\]: a whole number from 0 on"),
+    "a task": (
+        "{name: reverse}",
+        "{name: revers}",
+        r"compare\.task\[0\]\.name: found 'revers'; did you mean reverse\?",
+    ),
+    "a task's option": (
+        "max_length: 40",
+        "max_lenght: 40",
+        r"task\[1\]\.max_lenght: unknown key; did you mean max_length",
+    ),
+    "a task's value": ("max_length: 40", "max_length: 0", r"compare\.task\[1\]\.max_length: found 0"),
+    "two options": (
+        "max_length: 40",
+        "max_length: 4, min_length: 5",
+        r"task\[1\]: min_length is larger than max_length",
+    ),
+    "a model": ("[lstm, ", "[ltsm, ", r"compare\.model\[0\]\.name: found 'ltsm'; did you mean lstm\?"),
+    "a model's option": ("layers: 4", "layer: 4", r"compare\.model\[1\]\.layer: unknown key; did you mean layers\?"),
+    "a model's value": ("layers: 4", "num_heads: 0", r"compare\.model\[1\]: num_heads must be at least 1, not 0"),
+    "budget and width": ("layers: 4", "hidden_size: 8, feedforward_size: 8", r"fixed\.budget: state either"),
+    "neither": ("  budget: {parameters: 50_000}\n", "", r"budget: state either"),
+    "a table": (
+        "transformer: 1.5e-3",
+        "transfromer: 1.5e-3",
+        r"learning_rate: the table has no value for the model 'tr",
+    ),
+    "a kind": ("kind: learn", "kind: lern", r"fixed\.kind: found 'lern'; did you mean learn\?"),
+    "no description": ("description: A grid for tests.\n", "", r"description: is missing"),
+    "a top-level key": ("compare:", "comparison:", r"comparison: unknown key; did you mean compare\?"),
+    "a key twice": ("  seed:", "  seed: [4]\n  seed:", r"not YAML: .*the key 'seed' stands twice"),
+    "no YAML": ("compare:", "compare: [", r"not YAML"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_grid_is_told_where_and_what(case: str, tmp_path: Path) -> None:
+    old, new, message = WRONG[case]
+    assert old in GRID
+    path = write(tmp_path, GRID.replace(old, new, 1))
+    with pytest.raises(GridError, match=r"(?s)" + message) as caught:
+        load_grid(path)
+    assert str(caught.value).startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.stpes=3", "--set training.stpes: unknown key; did you mean steps"),
+        ("trainin.steps=3", r"--set trainin.steps: no run has such a setting; did you mean training\?"),
+        ("training.steps", r"write it as path.to.key=value"),
+        ("training.steps.x=3", r"nothing can be set below training\.steps"),
+        ("compare.seed=3", r"compare\.seed: found 3; it should be a valid (array|list)"),
+        ("training.steps=[", r"the value is not YAML"),
+    ],
+)
+def test_a_wrong_override_is_told_so(override: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(GridError, match=message):
+        load_grid(write(tmp_path), [override])
+
+
+def test_unreadable_grids(tmp_path: Path) -> None:
+    with pytest.raises(GridError, match=r"no grid named 'quikstart'; did you mean quickstart\?"):
+        load_grid("quikstart")
+    with pytest.raises(GridError, match="No such file"):
+        load_grid(str(tmp_path / "missing.yaml"))
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("description: café".encode("latin-1"))
+    with pytest.raises(GridError, match="not UTF-8"):
+        load_grid(str(latin))
+    with pytest.raises(GridError, match=r"should be an object|valid dictionary"):
+        load_grid(write(tmp_path, "- a list"))

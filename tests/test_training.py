@@ -1,0 +1,408 @@
+"""Training and evaluation: they learn, they are reproducible, and their sums are right by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from experiments.config import Training
+from experiments.data import Batch, TaskData, Vocabulary
+from experiments.evaluation import Scores, compare, edit_counts, evaluate
+from experiments.gates import GATES, integrity_gates
+from experiments.schema import (
+    LOSS,
+    PER,
+    SEQUENCE_ACCURACY,
+    TEST,
+    TOKEN_ACCURACY,
+    TRAIN_FLOPS,
+    TRAIN_LEARNING_RATE,
+    TRAIN_LOSS,
+    TRAIN_TOKENS,
+    VALIDATION,
+    WER,
+    metric,
+)
+from experiments.tasks.strings import Reverse, RunningParity
+from experiments.training import Diverged, Selected, Status, merit, schedule, train
+from models.config import ModelConfig
+from models.cost import training_flops
+from models.interface import BOS, EOS, PAD, EncoderDecoder
+from models.matching import match
+from models.registry import MODELS, build
+
+CPU = torch.device("cpu")
+METRICS = (TOKEN_ACCURACY, SEQUENCE_ACCURACY)
+SETTINGS = Training(steps=60, batch_size=16, learning_rate=4e-3, evaluate_every=25, warmup_steps=5)
+
+
+@dataclass
+class Points:
+    """Keeps what is logged."""
+
+    values: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def point(self, name: str, value: float, step: int) -> None:
+        assert step not in self.values.setdefault(name, {})
+        self.values[name][step] = value
+
+    def flush(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Outcome:
+    model: EncoderDecoder
+    config: ModelConfig
+    data: TaskData
+    selected: Selected
+    points: Points
+    watched: list[Status]
+
+
+def trained(name: str, settings: Training = SETTINGS, *, seed: int = 0, data: TaskData | None = None) -> Outcome:
+    data = data or RunningParity(max_length=6, longer_lengths=(9,)).load(None)
+    config = match(MODELS[name], 10_000, data.dimensions)
+    torch.manual_seed(seed)
+    model = build(config, data.dimensions)
+    points, watched = Points(), list[Status]()
+    selected = train(
+        model,
+        config,
+        data,
+        settings,
+        headline=TOKEN_ACCURACY,
+        metrics=METRICS,
+        seed=seed,
+        device=CPU,
+        recorder=points,
+        watch=watched.append,
+    )
+    return Outcome(model, config, data, selected, points, watched)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_tiny_model_learns(name: str) -> None:
+    """A single-symbol copy: every family gets it right within seconds, from chance."""
+    data = Reverse(min_length=1, max_length=1, longer_lengths=(), symbols=8).load(None)
+    outcome = trained(name, Training(steps=150, batch_size=64, learning_rate=1e-2, evaluate_every=50), data=data)
+    before = outcome.points.values[TRAIN_LOSS][25]
+    assert outcome.selected.scores.scalars[SEQUENCE_ACCURACY] == 1
+    assert outcome.points.values[TRAIN_LOSS][150] < before / 2
+
+
+def test_a_run_is_reproducible_bit_for_bit() -> None:
+    first, second, other = trained("transformer"), trained("transformer"), trained("transformer", seed=1)
+    for a, b in zip(first.selected.weights.values(), second.selected.weights.values(), strict=True):
+        assert torch.equal(a, b)
+    assert first.points.values[TRAIN_LOSS] == second.points.values[TRAIN_LOSS]
+    assert first.points.values[TRAIN_LOSS] != other.points.values[TRAIN_LOSS]
+
+
+def test_what_is_logged_and_when() -> None:
+    outcome = trained("lstm")
+    values = outcome.points.values
+    assert list(values[TRAIN_LOSS]) == [25, 50, 60]
+    for name in (metric(VALIDATION, TOKEN_ACCURACY), metric(VALIDATION, LOSS), TRAIN_TOKENS, TRAIN_FLOPS):
+        assert list(values[name]) == [25, 50, 60]
+    assert not any(name.startswith(TEST) for name in values)  # training never looks at the test set
+    assert [status.step for status in outcome.watched] == [25, 50, 60]
+    batches = outcome.data.training(16, torch.Generator().manual_seed(0))
+    tokens = flops = 0
+    for _ in range(25):
+        batch = next(batches)
+        tokens += batch.tokens
+        flops += 16 * training_flops(outcome.config, batch.source.shape[1], batch.target.shape[1], 5)
+    assert values[TRAIN_TOKENS][25] == tokens
+    assert values[TRAIN_FLOPS][25] == flops
+
+
+def test_the_best_checkpoint_is_selected_and_left_in_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Best is the headline metric on validation, then the loss; here it rises, falls, and ties."""
+    script = [(0.2, 1.0), (0.9, 2.0), (0.9, 1.0), (0.9, 1.5), (0.5, 0.1)]
+    seen: list[dict[str, Tensor]] = []
+
+    def scripted(model: EncoderDecoder, data: TaskData, split: str, **_: Any) -> Scores:
+        assert split == VALIDATION
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        accuracy, loss = script[len(seen) - 1]
+        return Scores({TOKEN_ACCURACY: accuracy, LOSS: loss}, {})
+
+    monkeypatch.setattr("experiments.training.evaluate", scripted)
+    outcome = trained("lstm", SETTINGS.model_copy(update={"steps": 50, "evaluate_every": 10}))
+    assert outcome.selected.step == 30
+    for weights in (outcome.selected.weights, outcome.model.state_dict()):
+        assert all(torch.equal(value, seen[2][name]) for name, value in weights.items())
+        assert not all(torch.equal(value, seen[4][name]) for name, value in weights.items())
+
+
+def test_evaluation_turns_dropout_off_and_training_on_again() -> None:
+    data = RunningParity().load(None)
+    config = match(replace(MODELS["transformer"], dropout=0.5), 10_000, data.dimensions)
+    model = build(config, data.dimensions).train()
+    first, second = (evaluate(model, data, VALIDATION, metrics=METRICS, device=CPU).scalars for _ in range(2))
+    assert first == second
+    assert model.training
+
+
+def test_lower_is_better_where_it_is() -> None:
+    good, bad = Scores({WER: 0.1, LOSS: 2.0}, {}), Scores({WER: 0.2, LOSS: 1.0}, {})
+    assert merit(good, WER) > merit(bad, WER)
+    tie = Scores({WER: 0.1, LOSS: 1.0}, {})
+    assert merit(tie, WER) > merit(good, WER)
+    assert merit(Scores({TOKEN_ACCURACY: 0.2, LOSS: 1}, {}), TOKEN_ACCURACY) > merit(
+        Scores({TOKEN_ACCURACY: 0.1, LOSS: 0}, {}), TOKEN_ACCURACY
+    )
+
+
+def test_divergence_ends_the_run() -> None:
+    with pytest.raises(Diverged, match=r"the loss became (nan|inf) between steps 1 and 25"):
+        trained("transformer", SETTINGS.model_copy(update={"learning_rate": 1e30, "clip": 1e30}))
+
+
+def test_schedules() -> None:
+    cosine = Training(steps=110, batch_size=1, learning_rate=1, evaluate_every=1, warmup_steps=10)
+    assert schedule(1, cosine) == pytest.approx(0.1)
+    assert schedule(10, cosine) == 1
+    assert schedule(60, cosine) == pytest.approx(0.5)
+    assert schedule(110, cosine) == pytest.approx(0, abs=1e-12)
+    root = cosine.model_copy(update={"schedule": "inverse_square_root"})
+    assert schedule(10, root) == 1
+    assert schedule(40, root) == pytest.approx(0.5)
+    no_warmup = cosine.model_copy(update={"warmup_steps": 0})
+    assert schedule(55, no_warmup) == pytest.approx(0.5)
+    assert trained("lstm").points.values[TRAIN_LEARNING_RATE][60] == pytest.approx(0, abs=1e-12)
+
+
+def test_options_of_training_do_what_they_say() -> None:
+    reference = trained("lstm").points.values[TRAIN_LOSS][60]
+    for change in (
+        {"label_smoothing": 0.3},
+        {"weight_decay": 10.0},
+        {"clip": 1e-4},
+        {"warmup_steps": 50},
+        {"schedule": "inverse_square_root"},
+        {"batch_size": 8},
+        {"learning_rate": 1e-3},
+        {"precision": "bfloat16"},
+    ):
+        assert trained("lstm", SETTINGS.model_copy(update=change)).points.values[TRAIN_LOSS][60] != reference, change
+    assert (
+        trained("lstm", SETTINGS.model_copy(update={"precision": "float32"})).points.values[TRAIN_LOSS][60] == reference
+    )
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+tokens = st.lists(st.integers(3, 6), min_size=0, max_size=6)
+
+
+def padded(sequences: list[list[int]]) -> Tensor:
+    width = max(map(len, sequences))
+    return torch.tensor([ids + [PAD] * (width - len(ids)) for ids in sequences])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(tokens, tokens, st.booleans()), min_size=1, max_size=5))
+def test_compare_and_edit_counts_by_brute_force(rows: list[tuple[list[int], list[int], bool]]) -> None:
+    """Answers may be shorter or longer than the reference, and may not end at all."""
+    answers = padded([answer + ([EOS] if ends else [5]) for answer, _, ends in rows])
+    target = padded([[*reference, EOS] for _, reference, _ in rows])
+    right, exact = compare(answers, target)
+    edits = 0
+    for row, (answer, reference, ends) in enumerate(rows):
+        said = answer if ends else [*answer, 5]
+        assert bool(exact[row]) == (ends and answer == reference)
+        asked = [*reference, EOS]
+        given_ids = answers[row].tolist() + [PAD] * len(asked)
+        assert right[row].tolist()[: len(asked)] == [a == b for a, b in zip(given_ids, asked, strict=False)]
+        assert not right[row, len(asked) :].any()
+        edits += levenshtein(said, reference)
+    assert edit_counts(answers, target) == (edits, sum(len(reference) for _, reference, _ in rows))
+
+
+def levenshtein(a: list[int], b: list[int]) -> int:
+    if not a or not b:
+        return len(a) + len(b)
+    return min(levenshtein(a[1:], b) + 1, levenshtein(a, b[1:]) + 1, levenshtein(a[1:], b[1:]) + (a[0] != b[0]))
+
+
+class Oracle(torch.nn.Module):
+    """Says what it is told: stands where a model stands."""
+
+    def __init__(self, answers: dict[tuple[int, ...], list[int]], vocabulary: int) -> None:
+        super().__init__()
+        self.answers, self.vocabulary = answers, vocabulary
+
+    def encode(self, source: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return source
+
+    def start(self, memory: Tensor, max_length: int) -> tuple[Tensor, int]:
+        return memory, 0
+
+    def step(self, tokens: Tensor, state: tuple[Tensor, int]) -> tuple[Tensor, tuple[Tensor, int]]:
+        source, position = state
+        rows = [[*self.answers[tuple(row)], EOS, EOS, EOS, EOS, EOS][position] for row in source.tolist()]
+        return torch.nn.functional.one_hot(torch.tensor(rows), self.vocabulary) * 50.0, (source, position + 1)
+
+    def forward(self, source: Tensor, target_in: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return torch.zeros(*target_in.shape, self.vocabulary)
+
+
+def test_evaluation_by_hand() -> None:
+    """Three sequences, one with an unknown symbol in its reference, in two batches of different lengths."""
+    vocabulary = Vocabulary.of(["<unk>", "a", "b", "c"])
+    unknown, a, b, c = 3, 4, 5, 6
+    sources = [[a, EOS], [b, EOS], [c, EOS]]
+    references = [[a, b, EOS], [b, EOS, PAD], [unknown, EOS]]
+    answers = {tuple(sources[0]): [a, c, c], tuple(sources[1]): [b], tuple(sources[2]): [unknown]}
+
+    def batch(rows: list[int]) -> Batch:
+        target = torch.tensor([references[row] for row in rows])
+        length = torch.tensor([[2], [1], [1]])[rows]
+        return Batch(
+            torch.tensor([sources[row] for row in rows]),
+            torch.full_like(target, BOS),
+            target,
+            torch.full((len(rows),), 2),
+            {"length": length.expand_as(target)},
+        )
+
+    def training(batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        raise AssertionError("nothing is trained here")
+
+    data = TaskData(vocabulary, vocabulary, False, 2, 5, training, {TEST: [batch([0, 1]), batch([2])]}, 0, {})
+    oracle = Oracle(answers, len(vocabulary))
+    scores = evaluate(
+        oracle,  # type: ignore[arg-type]
+        data,
+        TEST,
+        metrics=(TOKEN_ACCURACY, SEQUENCE_ACCURACY, WER, PER),
+        device=CPU,
+        keep_predictions=True,
+    )
+    assert scores.scalars[LOSS] == pytest.approx(math.log(7))  # uniform logits
+    assert scores.scalars[TOKEN_ACCURACY] == pytest.approx((1 + 2 + 1) / (3 + 2 + 2))
+    assert scores.scalars[SEQUENCE_ACCURACY] == pytest.approx(1 / 3)
+    assert scores.scalars[WER] == pytest.approx(2 / 3)
+    assert scores.scalars[PER] == pytest.approx((2 + 0 + 1) / (2 + 1 + 1))
+    assert scores.curves[TOKEN_ACCURACY, "length"] == pytest.approx({1: 3 / 4, 2: 1 / 3})
+    assert scores.curves[SEQUENCE_ACCURACY, "length"] == pytest.approx({1: 1 / 2, 2: 0})
+    assert scores.curves[WER, "length"] == pytest.approx({1: 1 / 2, 2: 1})
+    first, second, third = scores.predictions
+    assert (first.source, first.reference, first.prediction, first.correct) == ("a", "a b", "a c c", False)
+    assert (second.prediction, second.correct) == ("b", True)
+    assert (third.reference, third.prediction, third.correct) == ("<unk>", "<unk>", False)
+
+
+# --- integrity gates --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gates_pass_for_sound_models(name: str) -> None:
+    outcome = trained(name)
+    outcomes = integrity_gates(outcome.model, outcome.config, outcome.data, CPU)
+    assert outcomes == dict.fromkeys(GATES, "pass")
+
+
+def plus_noise(module: EncoderDecoder) -> Callable[..., Tensor]:
+    forward = module.decoder.forward
+    return lambda target_in, memory: forward(target_in, memory) + torch.rand(())
+
+
+def plus_all_inputs(module: EncoderDecoder) -> Callable[..., Tensor]:
+    forward = module.decoder.forward
+    return lambda target_in, memory: forward(target_in, memory) + target_in.sum()
+
+
+def other_steps(module: EncoderDecoder) -> Callable[..., Any]:
+    step = module.decoder.step
+
+    def other(tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        logits, state = step(tokens, state)
+        return logits + 1, state
+
+    return other
+
+
+def blind_to_padding(module: EncoderDecoder) -> Callable[..., Any]:
+    return lambda source, lengths=None: module.encoder(source, None)
+
+
+@pytest.mark.parametrize(
+    ("gate", "part", "breakage"),
+    [
+        ("dropout_off", "decoder.forward", plus_noise),
+        ("no_look_ahead", "decoder.forward", plus_all_inputs),
+        ("stepwise", "decoder.step", other_steps),
+        ("padding_invariant", "encode", blind_to_padding),
+    ],
+)
+def test_a_gate_catches_what_it_is_for(
+    gate: str, part: str, breakage: Callable[[EncoderDecoder], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = trained("transformer")
+    owner: Any = outcome.model.decoder if part.startswith("decoder") else outcome.model
+    monkeypatch.setattr(owner, part.rpartition(".")[2], breakage(outcome.model))
+    assert integrity_gates(outcome.model, outcome.config, outcome.data, CPU)[gate] != "pass"
+
+
+def test_the_other_gates_catch_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = trained("transformer")
+    other = {name: value + 1 for name, value in outcome.model.state_dict().items()}
+    monkeypatch.setattr("experiments.gates.torch.load", lambda file, weights_only: other)
+    data = replace(outcome.data, overlap=3)
+    outcomes = integrity_gates(outcome.model, outcome.config, data, CPU)
+    assert outcomes["no_overlap"] == "3 test sequences occur in training"
+    assert outcomes["reloads"].startswith("the reloaded checkpoint differs by")
+    assert [name for name, found in outcomes.items() if found != "pass"] == ["reloads", "no_overlap"]
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_tiny_model_learns_on_cuda_in_bfloat16(name: str) -> None:
+    data = Reverse(min_length=1, max_length=1, longer_lengths=(), symbols=8).load(None)
+    config = match(MODELS[name], 10_000, data.dimensions)
+    cuda = torch.device("cuda")
+    torch.manual_seed(0)
+    model = build(config, data.dimensions).to(cuda)
+    selected = train(
+        model,
+        config,
+        data,
+        Training(steps=150, batch_size=64, learning_rate=1e-2, evaluate_every=50),
+        headline=SEQUENCE_ACCURACY,
+        metrics=METRICS,
+        seed=0,
+        device=cuda,
+        recorder=Points(),
+        watch=lambda status: None,
+    )
+    assert selected.scores.scalars[SEQUENCE_ACCURACY] == 1
+    assert integrity_gates(model, config, data, cuda) == dict.fromkeys(GATES, "pass")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", MODELS)
+def test_cpu_and_cuda_agree(name: str) -> None:
+    data = Reverse().load(None)
+    config = match(MODELS[name], 30_000, data.dimensions)
+    torch.manual_seed(0)
+    model = build(config, data.dimensions).eval()
+    batch = data.evaluation[TEST][-1]
+    on_cpu = model(batch.source, batch.target_in)
+    on_cuda = model.to("cuda")(batch.source.cuda(), batch.target_in.cuda()).cpu()
+    torch.testing.assert_close(on_cuda, on_cpu, rtol=1e-3, atol=1e-3)
