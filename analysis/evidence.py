@@ -1,0 +1,197 @@
+"""What the claims are decided on: measured values of models set against each other, paired by seed.
+
+An efficiency sweep is cut into `Sweep`s (one grid, one task, one piece of hardware), the scores of the learning runs
+into `Contest`s (one grid, one task). Only FINISHED runs count, and a model of which a run failed an integrity gate is
+left out there (`gated_out`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis import scaling, statistics, units
+from analysis.runs import FINISHED, LABELS, each, family, groups, results
+from analysis.statistics import Interval
+from analysis.tables import SEED
+from experiments import schema
+
+LEAST_LENGTHS = 3  # for an exponent
+SAME_TOKENS = 1.1  # most tokens per batch / fewest, for "a fixed number of tokens": lengths do not divide all budgets
+
+
+def gated_out(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row (grid, kind, task, model, gates) a model left out because a finished run of it failed a gate."""
+    every = each(runs)
+    failed = every[(every["status"] == FINISHED) & ~every["gates"].isin(["", schema.GATE_PASSED])]
+    return failed[[*LABELS, "gates"]].drop_duplicates([*LABELS]).reset_index(drop=True)
+
+
+def admitted(runs: pd.DataFrame) -> pd.DataFrame:
+    """The measured values that may speak to a claim."""
+    kept = results(runs)
+    out = set(gated_out(runs)[list(LABELS)].itertuples(index=False, name=None))
+    admissible = [labels not in out for labels in kept[list(LABELS)].itertuples(index=False, name=None)]
+    return kept[np.array(admissible, dtype=bool)]
+
+
+def stand_in(models: pd.Series, base: str) -> str | None:
+    """The label that stands for the family `base` among `models`: the plain one, else the only one, else None."""
+    labels = sorted({label for label in models if family(label) == base})
+    if base in labels:
+        return base
+    return labels[0] if len(labels) == 1 else None
+
+
+def generator() -> np.random.Generator:
+    """A fresh bootstrap generator; each interval has its own, so that it depends on its values only."""
+    return np.random.default_rng(SEED)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Efficiency runs of one grid and task on one piece of hardware."""
+
+    name: str  # of the sweep and of the grid, each where there are several
+    hardware: str
+    rows: pd.DataFrame
+
+    @property
+    def where(self) -> str:
+        """For a sentence: the hardware and how the batches were chosen."""
+        return ", ".join(filter(None, (self.name, self.hardware or "unknown hardware", self.batching)))
+
+    @property
+    def tokens(self) -> pd.Series:
+        """Source and target tokens a batch by length, which is that of both; empty if the batch was not recorded."""
+        return 2 * self._sizes * self._sizes.index.to_numpy()
+
+    @property
+    def _sizes(self) -> pd.Series:
+        """Sequences a batch by length."""
+        return self.rows[self.rows["metric"] == schema.BATCH_SIZE].groupby("at")["value"].median()
+
+    @property
+    def fixed_tokens(self) -> bool:
+        """Whether every batch held the same number of tokens, so that time shows what cannot be done in parallel."""
+        tokens = self.tokens
+        return bool(len(tokens)) and tokens.max() <= SAME_TOKENS * tokens.min()
+
+    @property
+    def fixed_batch(self) -> bool:
+        """Whether every batch held the same number of sequences."""
+        return len(self._sizes.unique()) == 1
+
+    @property
+    def batching(self) -> str:
+        """How the batches were chosen, in words."""
+        sizes = self._sizes
+        if sizes.empty:
+            return "batch size not recorded"
+        if self.fixed_batch:
+            return f"{sizes.iloc[0]:,.0f} sequences a batch"
+        if self.fixed_tokens:
+            return f"{self.tokens.median():,.0f} tokens a batch"
+        return f"{sizes.iloc[0]:,.0f} to {sizes.iloc[-1]:,.0f} sequences a batch"
+
+    def model(self, base: str) -> str | None:
+        """Label of the family's model in this sweep."""
+        return stand_in(self.rows["model"], base)
+
+    def curve(self, model: str, metric: str) -> pd.DataFrame:
+        """Values by seed (rows) and length (columns, ascending), the lengths that every seed has."""
+        chosen = self.rows[(self.rows["model"] == model) & (self.rows["metric"] == metric)]
+        chosen = chosen[chosen["value"] > 0]  # 0 is a peak below the resolution of its measurement: no ratio, no slope
+        return chosen.pivot_table(index="seed", columns="at", values="value").dropna(axis="columns")
+
+    def pair(self, first: str, second: str, metric: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+        """The curves of two families at their common seeds and lengths; None if there is nothing in common."""
+        labels = self.model(first), self.model(second)
+        if labels[0] is None or labels[1] is None:
+            return None
+        a, b = self.curve(labels[0], metric), self.curve(labels[1], metric)
+        seeds, lengths = a.index.intersection(b.index), a.columns.intersection(b.columns)
+        if seeds.empty or lengths.empty:
+            return None
+        return a.loc[seeds, lengths], b.loc[seeds, lengths]
+
+
+def sweeps(evidence: pd.DataFrame) -> Iterator[Sweep]:
+    """The efficiency sweeps in `evidence` (`admitted` rows)."""
+    chosen = evidence[evidence["kind"] == schema.EFFICIENCY]
+    for (grid, task, hardware), rows in groups(chosen, "grid", "task", "hardware"):
+        name = _named(task if len(chosen["task"].unique()) > 1 else "", grid, chosen)
+        yield Sweep(name, hardware, rows)
+
+
+def exponents(curve: pd.DataFrame) -> np.ndarray:
+    """Exponent of each seed's curve against length, shape (seeds,)."""
+    return np.array([scaling.fit(curve.columns, row).exponent for row in curve.to_numpy()])
+
+
+def ratio_at(a: pd.DataFrame, b: pd.DataFrame, length: float) -> Interval:
+    """Ratio of two paired curves at one length."""
+    return statistics.ratio(a[length], b[length], generator())
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Scores of the learning runs of one grid and task."""
+
+    name: str  # of the task, and of the grid, if there are several
+    headline: str
+    rows: pd.DataFrame
+
+    @property
+    def quantity(self) -> units.Quantity:
+        """How the headline is written."""
+        return units.of(self.headline)
+
+    def axes(self, split: str) -> list[str]:
+        """Axes along which the headline was measured on `split`."""
+        prefix = f"{schema.metric(split, self.headline)}_by_"
+        return sorted({m.removeprefix(prefix) for m in self.rows["metric"] if m.startswith(prefix)})
+
+    def scores(self, base: str, split: str, axis: str | None = None) -> pd.DataFrame | None:
+        """Headline of a family's model by seed (rows) and value on the axis (columns; one, 0, without axis)."""
+        label = stand_in(self.rows["model"], base)
+        name = schema.metric(split, self.headline, axis)
+        chosen = self.rows[(self.rows["model"] == label) & (self.rows["metric"] == name)]
+        if chosen.empty:
+            return None
+        chosen = chosen.assign(at=chosen["at"].fillna(0.0))
+        return chosen.pivot_table(index="seed", columns="at", values="value").dropna(axis="columns")
+
+    def hardest(self, *bases: str, split: str, axis: str | None = None) -> tuple[float, list[np.ndarray]] | None:
+        """Scores of several families at the largest value on the axis that all have, paired by seed.
+
+        Returns:
+            That value (0 without an axis) and an array (seeds,) for each family; None if one of them lacks it.
+        """
+        tables = [self.scores(base, split, axis) for base in bases]
+        found = [table for table in tables if table is not None]
+        if len(found) < len(tables):
+            return None
+        seeds, places = found[0].index, found[0].columns
+        for table in found[1:]:
+            seeds, places = seeds.intersection(table.index), places.intersection(table.columns)
+        if seeds.empty or places.empty:
+            return None
+        return float(places.max()), [table.loc[seeds, places.max()].to_numpy(dtype=float) for table in found]
+
+
+def contests(evidence: pd.DataFrame) -> Iterator[Contest]:
+    """The tasks in `evidence` (`admitted` rows) that models learnt."""
+    chosen = evidence[evidence["kind"] == schema.LEARN]
+    for (grid, task), rows in groups(chosen, "grid", "task"):
+        yield Contest(_named(task, grid, chosen), rows["headline"].iloc[0], rows)
+
+
+def _named(task: str, grid: str, rows: pd.DataFrame) -> str:
+    """The task, and the grid where there are several."""
+    if len(rows["grid"].unique()) == 1:
+        return task
+    return f"{task} ({grid})" if task else grid

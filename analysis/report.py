@@ -1,0 +1,153 @@
+"""The comparison report: a folder with a page that stands alone, the same in Markdown, the figures and the numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis import claims, figures, tables, units
+from analysis import runs as runs_table
+from analysis.runs import FAILED, FINISHED, KILLED, each
+
+_TEMPLATES = Path(__file__).parent / "templates"
+# The neutral colours of a figure become the page's, so that one drawing serves light and dark; its ground goes.
+_PAGE_COLORS = {
+    figures.INK: "var(--ink)",
+    figures.MUTED: "var(--muted)",
+    figures.RULE: "var(--rule)",
+    "#000000": "var(--ink)",
+    "#ffffff": "none",
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of this report: what it is, what it shows in words, and the drawing for the page."""
+
+    plot: figures.Plot
+    alt: str
+    svg: Markup
+
+
+def write(runs: pd.DataFrame, folder: str | os.PathLike[str], *, title: str, command: str) -> Path:
+    """Writes the report on `runs` into `folder`.
+
+    There are report.html (self-contained: nothing in it is loaded from anywhere), report.md, figures/*.svg and *.png,
+    the tidy table as runs.parquet and runs.csv, and the numbers behind the tables and sentences as comparison.csv,
+    models.csv and claims.csv.
+
+    Args:
+        runs: what analysis.runs.load returned.
+        folder: made if need be; files of an earlier report in it are replaced.
+        title: heading of the report.
+        command: the command line that makes it again.
+
+    Returns:
+        The path of report.html.
+    """
+    target = Path(folder)
+    (target / "figures").mkdir(parents=True, exist_ok=True)
+    numbers, models, answers = tables.comparison(runs), tables.models_table(runs), claims.folklore(runs)
+    runs_table.write(runs, target / "runs.parquet")
+    runs_table.write(runs, target / "runs.csv")
+    numbers.to_csv(target / "comparison.csv", index=False)
+    models.to_csv(target / "models.csv", index=False)
+    claims.table(answers).to_csv(target / "claims.csv", index=False)
+    content = {
+        "title": title,
+        "command": command,
+        "facts": facts(runs),
+        "short": tables.comparison_table(numbers, [tables.SCORE], overall=True),
+        "comparison": tables.comparison_table(numbers),
+        "folklore": answers,
+        "left_out": claims.left_out(runs),
+        "beyond": claims.BEYOND,
+        "figures": [drawn for plot in figures.PLOTS if (drawn := _draw(plot, runs, target / "figures"))],
+        "models": tables.models_as_table(models),
+        "failures": tables.failures_as_table(tables.failures(runs)),
+        "environment": tables.as_table(environment(runs)),
+        "superseded": len(runs_table.superseded(runs)),
+        "fewest_seeds": int(numbers["n"].min()) if len(numbers) else 0,
+    }
+    for name in ("report.html", "report.md"):
+        pages = Environment(
+            loader=FileSystemLoader(_TEMPLATES),
+            autoescape=name.endswith(".html"),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        (target / name).write_text(pages.get_template(f"{name}.j2").render(content), encoding="utf-8")
+    return target / "report.html"
+
+
+def facts(runs: pd.DataFrame) -> dict[str, str]:
+    """The line under the title: what was run, how much of it finished, on what and when."""
+    every = each(runs)
+    finished = every[every["status"] == FINISHED]
+    failed = tables.failures(runs)
+    stopped = failed[failed["status"].isin([FAILED, KILLED]) & (failed["later"] == "")]
+    started = every["start_time"].dropna()
+    found = {
+        "grids": ", ".join(sorted(every["grid"].unique())),
+        "models": ", ".join(map(units.model_name, units.in_order(every["model"]))),
+        "runs": f"{len(finished)} finished" + (f", {len(stopped)} failed" if len(stopped) else ""),
+        "seeds": ", ".join(map(str, sorted(every["seed"].dropna().unique()))),
+        "hardware": ", ".join(sorted(set(finished["hardware"]) - {""})),
+        "date": " to ".join(
+            dict.fromkeys(f"{day:%Y-%m-%d}" for day in (started.min(), started.max()) if day is not pd.NaT)
+        ),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def environment(runs: pd.DataFrame) -> pd.DataFrame:
+    """What the finished runs ran on: a row per device, hardware, versions and commit, with the number of runs.
+
+    What no run knows of itself (outside a git checkout there is no commit) has no column.
+    """
+    finished = each(runs[runs["status"] == FINISHED])
+    code = finished["git_commit"].str[:12] + finished["git_dirty"].map({"true": " with changes"}).fillna("")
+    labelled = finished.assign(code=code, runs=1)
+    known = [name for name in ("device", "hardware", "versions", "code") if (labelled[name] != "").any()]
+    return labelled.groupby(known, as_index=False)[["runs"]].sum() if known else labelled[[]]
+
+
+def _draw(plot: figures.Plot, runs: pd.DataFrame, folder: Path) -> Drawn | None:
+    files = [folder / f"{plot.name}.{kind}" for kind in ("svg", "png")]
+    for file in files:
+        file.unlink(missing_ok=True)
+    figure = plot.draw(runs)
+    if figure is None:
+        return None
+    with mpl.rc_context({"svg.hashsalt": plot.name, "svg.fonttype": "path"}):
+        for file in files:
+            figure.savefig(file, facecolor="white", dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
+    panels = [" ".join(ax.get_title(loc="left").split()) for ax in figure.axes]
+    lines = [text.get_text() for text in figure.legends[0].get_texts()]
+    alt = f"{plot.title}: {', '.join(dict.fromkeys(panels))}; for {', '.join(lines)}."
+    return Drawn(plot, alt, _inline(files[0].read_text(encoding="utf-8"), plot.name, alt))
+
+
+def _inline(svg: str, name: str, alt: str) -> Markup:
+    """The drawing as an element of the page: page colours, ids of its own, scaled to the column, named for readers."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r"(url\(#|href=\"#)", rf"\1{name}-", body)
+    for color, variable in _PAGE_COLORS.items():
+        body = body.replace(color, variable)
+    body = re.sub(r' xmlns(:xlink)?="[^"]*"', "", body).replace("xlink:href", "href")
+    size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', body)
+    assert size is not None
+    body = body.replace(size.group(), f'style="max-width: {float(size.group(1)) * 4 / 3:.0f}px"', 1)
+    label = Markup('<svg role="img" aria-label="{}"').format(alt)
+    return Markup(body.replace("<svg", label, 1))

@@ -1,0 +1,258 @@
+"""The tracked runs as one tidy table: a row per measured value.
+
+The store is read once (`load`); everything after that is a function of the table, which also travels as a file
+(`write` and `read`: Parquet or CSV).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pandas as pd
+
+from experiments import schema
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
+PAGE = 1000  # runs a request
+NO_GRID = "Default"  # the experiment that MLflow makes in every store
+
+_DTYPES = {
+    "run_id": "str",
+    "run_name": "str",
+    "grid": "str",
+    "key": "str",
+    "kind": "str",
+    "task": "str",
+    "model": "str",
+    "seed": "Int64",
+    "device": "str",
+    "hardware": "str",
+    "git_commit": "str",
+    "git_dirty": "str",
+    "versions": "str",
+    "status": "str",
+    "reason": "str",
+    "headline": "str",
+    "chance": "float64",
+    "gates": "str",
+    "start_time": "datetime64[ms, UTC]",
+    "metric": "str",
+    "axis": "str",
+    "at": "float64",
+    "value": "float64",
+}
+COLUMNS = tuple(_DTYPES)
+RUN_COLUMNS = COLUMNS[: COLUMNS.index("metric")]  # one value a run
+LABELS = ("grid", "kind", "task", "model")  # what stands for a configuration in tables and figures
+
+
+class StoreReadError(Exception):
+    """The store or the grid is not there, or a run in it was not written by this suite; the message says what to do."""
+
+
+def load(tracking_uri: str, grids: Sequence[str]) -> pd.DataFrame:
+    """Reads the runs of `grids` from an MLflow store.
+
+    Of several FINISHED runs with the same key the newest is kept; failed ones are all kept, so that they stay visible.
+
+    Returns:
+        A row per measured value, sorted by grid, task, model, seed, start, metric and place on the axis. `metric` and
+        `value` are missing in the one row of a run that logged nothing. `axis` is "" and `at` missing for a scalar.
+        `gates` is "pass" if every gate of the run did, else the failed ones with their reasons, "" if none was run.
+
+    Raises:
+        StoreReadError: no store at `tracking_uri`, no such grid in it, or a run without the tags of experiments.schema.
+    """
+    client = _client(tracking_uri)
+    known = {experiment.name: experiment.experiment_id for experiment in _experiments(client)}
+    rows: list[dict[str, Any]] = []
+    for grid in dict.fromkeys(grids):
+        if grid not in known:
+            names = ", ".join(sorted(set(known) - {NO_GRID})) or "none"
+            raise StoreReadError(f"no runs of grid {grid!r} in {tracking_uri}; grids with runs: {names}")
+        for run in _newest_of_each_key(_search(client, known[grid])):
+            rows.extend(_rows(client, run, grid))
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(_DTYPES)
+    order = ["grid", "kind", "task", "model", "seed", "start_time", "run_id", "metric", "at"]
+    return table.sort_values(order, kind="stable", ignore_index=True)
+
+
+def known_grids(tracking_uri: str) -> list[str]:
+    """Names of the grids of which the store may hold runs, sorted.
+
+    Raises:
+        StoreReadError: no store at `tracking_uri`.
+    """
+    return sorted({experiment.name for experiment in _experiments(_client(tracking_uri))} - {NO_GRID})
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    from mlflow.tracking import MlflowClient
+
+    if tracking_uri.startswith("sqlite:///"):  # MLflow would create an empty one
+        database = Path(tracking_uri.removeprefix("sqlite:///"))
+        if not database.is_file():
+            raise StoreReadError(f"no runs are stored in {database}: run a grid first (lvt run GRID)")
+    return MlflowClient(tracking_uri)
+
+
+def _experiments(client: MlflowClient) -> Iterator[Any]:
+    token: str | None = None
+    while True:
+        page = client.search_experiments(max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _search(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _newest_of_each_key(found: Iterable[Run]) -> list[Run]:
+    newest: dict[str, Run] = {}
+    others: list[Run] = []
+    for run in sorted(found, key=lambda run: run.info.start_time):
+        if run.info.status == FINISHED:
+            newest[_tag(run, schema.KEY)] = run
+        else:
+            others.append(run)
+    return [*newest.values(), *others]
+
+
+def _tag(run: Run, name: str) -> str:
+    if name not in run.data.tags:
+        raise StoreReadError(
+            f"run {run.info.run_id} lacks the tag {name!r}: this suite did not write it; delete it there"
+        )
+    return str(run.data.tags[name])
+
+
+def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]:
+    tags = run.data.tags
+    gates = {
+        name.removeprefix(schema.GATE_PREFIX): outcome
+        for name, outcome in sorted(tags.items())
+        if name.startswith(schema.GATE_PREFIX)
+    }
+    failed = [f"{name}: {outcome}" for name, outcome in gates.items() if outcome != schema.GATE_PASSED]
+    same: dict[str, Any] = {
+        "run_id": run.info.run_id,
+        "run_name": run.info.run_name,
+        "grid": grid,
+        "key": _tag(run, schema.KEY),
+        "kind": _tag(run, schema.KIND),
+        "task": tags.get(schema.TASK, ""),  # an efficiency run may have none
+        "model": _tag(run, schema.MODEL),
+        "seed": int(_tag(run, schema.SEED)),
+        "device": tags.get(schema.DEVICE, ""),  # known only once the run has found its device
+        "hardware": tags.get(schema.HARDWARE, ""),
+        "git_commit": tags.get(schema.GIT_COMMIT, ""),
+        "git_dirty": tags.get(schema.GIT_DIRTY, ""),
+        "versions": tags.get(schema.VERSIONS, ""),
+        "status": run.info.status,
+        "reason": tags.get(schema.REASON, ""),
+        "headline": tags.get(schema.HEADLINE, ""),
+        "chance": float(tags[schema.CHANCE]) if schema.CHANCE in tags else None,
+        "gates": "; ".join(failed) or (schema.GATE_PASSED if gates else ""),
+        "start_time": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
+    }
+    if not run.data.metrics:
+        yield same | {"metric": None, "axis": "", "at": None, "value": None}
+    for metric, latest in run.data.metrics.items():
+        axis = schema.axis_of(metric)
+        if not axis:
+            yield same | {"metric": metric, "axis": "", "at": None, "value": latest}
+            continue
+        history = client.get_metric_history(run.info.run_id, metric)
+        # Logged again at the same place (after a resumption): the later one stands.
+        points = {point.step: point.value for point in sorted(history, key=lambda point: point.timestamp)}
+        for at, value in points.items():
+            yield same | {"metric": metric, "axis": axis, "at": at, "value": value}
+
+
+def to_parquet(runs: pd.DataFrame, file: str | os.PathLike[str]) -> None:
+    """Writes the table to `file` as Parquet, whatever the file is called."""
+    runs.to_parquet(file, index=False)
+
+
+def write(runs: pd.DataFrame, file: str | os.PathLike[str]) -> Path:
+    """Writes the table to `file`, as Parquet (.parquet) or CSV (.csv)."""
+    path = Path(file)
+    if path.suffix == ".parquet":
+        to_parquet(runs, path)
+    elif path.suffix == ".csv":
+        runs.to_csv(path, index=False, date_format="%Y-%m-%dT%H:%M:%S.%f%z")
+    else:
+        raise StoreReadError(f"{path}: a table is written as .parquet or .csv")
+    return path
+
+
+def read(file: str | os.PathLike[str]) -> pd.DataFrame:
+    """Reads a table that `write` wrote."""
+    path = Path(file)
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path).astype(_DTYPES)
+    if path.suffix == ".csv":
+        text = [name for name, dtype in _DTYPES.items() if dtype == "str"]
+        # An empty text is a text; only the metric of a run that logged nothing is missing.
+        table = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(text, "str"),
+            keep_default_na=False,
+            na_values={"metric": [""]} | {name: [""] for name in ("seed", "chance", "at", "value")},
+        )
+        return table.assign(start_time=pd.to_datetime(table["start_time"], utc=True)).astype(_DTYPES)
+    raise StoreReadError(f"{path}: a table is read from .parquet or .csv")
+
+
+def each(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a run: the columns of `RUN_COLUMNS`."""
+    return runs.drop_duplicates("run_id")[list(RUN_COLUMNS)].reset_index(drop=True)
+
+
+def results(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows that may stand in a table: measured values of FINISHED runs.
+
+    Of several runs with the same labels and seed (the grid was run again with other settings) the newest is kept,
+    because they are no further seeds of one configuration; `superseded` names the others. Efficiency runs on different
+    hardware are different measurements.
+    """
+    finished = runs[(runs["status"] == FINISHED) & runs["value"].notna()]
+    return finished[~finished["run_id"].isin(superseded(runs)["run_id"])].reset_index(drop=True)
+
+
+def superseded(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a FINISHED run that a newer one with the same labels and seed (and hardware) stands in for."""
+    finished = each(runs[runs["status"] == FINISHED]).sort_values("start_time", kind="stable")
+    place = finished["hardware"].where(finished["kind"] == schema.EFFICIENCY, "")
+    repeated = finished.assign(place=place).duplicated([*LABELS, "seed", "place"], keep="last")
+    return finished[repeated].reset_index(drop=True)
+
+
+def groups(frame: pd.DataFrame, *keys: str, sort: bool = True) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """The parts of `frame` that share the values of two or more `keys`; missing is a value too.
+
+    In ascending order of these values, or unsorted in the order of their first rows.
+    """
+    for values, part in frame.groupby(list(keys), sort=sort, dropna=False):
+        yield cast("tuple[Any, ...]", values), part
+
+
+def family(model: str) -> str:
+    """Name of a model without its options: ``"transformer(layers=4)"`` → ``"transformer"``."""
+    return model.partition("(")[0]

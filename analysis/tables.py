@@ -1,0 +1,236 @@
+"""The tables of a report: tidy numbers first, then one formatter for the terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from analysis import units
+from analysis.runs import FINISHED, RUNNING, each, groups, results
+from analysis.statistics import Interval, mean
+from experiments import schema
+
+SEED = 0  # of the bootstrap; each interval has a generator of its own, so that it depends on its values only
+MATCHED_WITHIN = 0.01  # of the budget
+SCORE, COST = "score", "cost"
+COMPARISON_COLUMNS = (
+    *("grid", "task", "group", "metric", "split", "axis", "at"),
+    *("model", "estimate", "low", "high", "n"),
+)
+_COSTS = (schema.PARAMETERS, schema.MATCH_ERROR, schema.TRAIN_TOKENS_PER_SECOND, schema.RUN_SECONDS)
+
+
+def seed_mean(values: pd.Series) -> Interval:
+    """Mean over seeds with its interval, the same whenever and wherever it is asked for."""
+    return mean(values.to_numpy(dtype=float), np.random.default_rng(SEED))
+
+
+def comparison(runs: pd.DataFrame) -> pd.DataFrame:
+    """What was measured on each task, model by model, over seeds.
+
+    Of a task there are the score in range (split "test") and, where the task has one, out of range ("longer"), each
+    overall (`axis` "") and in its hardest slice: the largest value on each axis, the farthest distance or most pairs.
+    After these come the costs: parameters, match error, training throughput (median over a run), seconds of the run.
+
+    Returns:
+        A row per task, measure and model with the columns of `COMPARISON_COLUMNS`; `estimate`, `low` and `high` in the
+        metric's own unit (shares as 0..1), `n` seeds. What was not measured has no row.
+    """
+    learnt = results(runs).query("kind == @schema.LEARN")
+    rows: list[dict[str, Any]] = []
+
+    def add(block: pd.DataFrame, **labels: object) -> None:
+        for model in units.in_order(block["model"]):
+            found = seed_mean(block.loc[block["model"] == model, "value"])
+            rows.append(labels | {"model": model} | vars(found))
+
+    for (grid, task), block in groups(learnt, "grid", "task"):
+        labels = {"grid": grid, "task": task}
+        headline = block["headline"].iloc[0]
+        for split in (schema.TEST, schema.LONGER):
+            name = schema.metric(split, headline)
+            measured = labels | {"group": SCORE, "split": split}
+            add(block[block["metric"] == name], **measured, metric=name, axis="", at=np.nan)
+            sliced = block[block["metric"].str.startswith(f"{name}_by_")]
+            for (metric, axis), curve in groups(sliced, "metric", "axis"):
+                hardest = curve["at"].max()
+                add(curve[curve["at"] == hardest], **measured, metric=metric, axis=axis, at=hardest)
+        for metric in _COSTS:
+            cost = block[block["metric"] == metric]
+            cost = cost.groupby(["model", "run_id"], as_index=False)[["value"]].median()  # one value a run
+            add(cost, **labels, group=COST, metric=metric, split="", axis="", at=np.nan)
+    return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
+
+
+def models_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Parameters of each model on each task.
+
+    Returns:
+        Columns grid, task, model, parameters, budget, match_error, matching ("matched" within ±1 % of the budget, "not
+        matched" outside, "no budget" where none was asked for) and one for each part: embedding, encoder, …; missing
+        where the model has no such part.
+    """
+    learnt = results(runs).query("kind == @schema.LEARN")
+    parts = {f"{schema.PARAMETERS}_{part}": part for part in schema.PARAMETER_PARTS}
+    names = {schema.PARAMETERS: "parameters", schema.BUDGET: "budget", schema.MATCH_ERROR: "match_error"} | parts
+    scalars = learnt[learnt["metric"].isin(names)]
+    wide = scalars.pivot_table(index=["grid", "task", "model", "run_id"], columns="metric", values="value")
+    wide = wide.rename(columns=names).reindex(columns=list(names.values())).reset_index().drop(columns="run_id")
+    wide = wide.drop_duplicates(ignore_index=True)  # the same for every seed
+    error = wide["match_error"]
+    within = [error.isna(), error.abs() <= MATCHED_WITHIN]
+    matching = np.select(within, ["no budget", "matched"], default="not matched")
+    wide.insert(list(wide.columns).index("match_error") + 1, "matching", matching)
+    place = wide["model"].map({model: i for i, model in enumerate(units.in_order(wide["model"]))})
+    return wide.iloc[np.lexsort((place, wide["task"], wide["grid"]))].reset_index(drop=True)
+
+
+def failures(runs: pd.DataFrame) -> pd.DataFrame:
+    """What did not finish, or finished and failed a gate.
+
+    Returns:
+        Columns grid, kind, task, model, seed, status, reason and later: "finished" where the same run (by key) finished
+        in the end.
+    """
+    every = each(runs)
+    finished = every["status"] == FINISHED
+    gated = finished & ~every["gates"].isin(["", schema.GATE_PASSED])
+    failed = every[(~finished & (every["status"] != RUNNING)) | gated].copy()
+    failed["reason"] = failed["reason"].where(failed["status"] != FINISHED, "gate " + failed["gates"])
+    done = set(every.loc[finished, "key"])
+    failed["later"] = [
+        "finished" if s != FINISHED and k in done else "" for s, k in zip(failed["status"], failed["key"], strict=True)
+    ]
+    columns = ["grid", "kind", "task", "model", "seed", "status", "reason", "later"]
+    return failed[columns].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts: what `plain`, `markdown` and `html` all show."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()  # columns set flush right
+    best: frozenset[tuple[int, int]] = frozenset()  # cells (row, column) set in bold
+
+    def plain(self) -> str:
+        """For a terminal."""
+        return self._tabulate(self.rows, self.header, "simple")
+
+    def markdown(self) -> str:
+        """A pipe table."""
+        safe = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
+        rows = [[f"**{c}**" if (i, j) in self.best else c for j, c in enumerate(row)] for i, row in enumerate(safe)]
+        return self._tabulate(rows, self.header, "pipe")
+
+    def html(self) -> str:
+        """A ``<table class="sortable">``, everything in it escaped."""
+        rows = [
+            [f"<strong>{html.escape(c)}</strong>" if (i, j) in self.best else html.escape(c) for j, c in enumerate(row)]
+            for i, row in enumerate(self.rows)
+        ]
+        table = self._tabulate(rows, [html.escape(name) for name in self.header], "unsafehtml")
+        return table.replace("<table>", '<table class="sortable">', 1)
+
+    def _tabulate(self, rows: Iterable[Iterable[str]], header: Iterable[str], form: str) -> str:
+        align = ["right" if j in self.numeric else "left" for j in range(len(self.header))]
+        return str(tabulate(rows, list(header), form, colalign=align if self.rows else None, disable_numparse=True))
+
+
+def comparison_table(numbers: pd.DataFrame, show: Iterable[str] = (SCORE, COST), *, overall: bool = False) -> Table:
+    """The numbers of `comparison` as a table: a row per task and measure, a column per model, and the number of seeds.
+
+    The best score of a row is bold, several where they are the same as shown, none where all are.
+
+    Args:
+        numbers: what `comparison` returned.
+        show: which of "score" and "cost".
+        overall: leave the slices out.
+    """
+    shown = numbers[numbers["group"].isin(list(show))]
+    if overall:
+        shown = shown[shown["axis"] == ""]
+    models = units.in_order(shown["model"])
+    several_grids = len(shown["grid"].unique()) > 1
+    rows: list[tuple[str, ...]] = []
+    best: set[tuple[int, int]] = set()
+    keys = ("grid", "task", "group", "metric", "split", "axis", "at")
+    for (grid, task, group, metric, split, axis, at), block in groups(shown, *keys, sort=False):
+        quantity = units.of(metric)
+        found = {
+            str(model): Interval(*numbers)
+            for model, *numbers in block[["model", "estimate", "low", "high", "n"]].itertuples(index=False, name=None)
+        }
+        cells = [quantity.interval(found[model]) if model in found else units.MISSING for model in models]
+        if group == SCORE:
+            best |= {(len(rows), 2 + models.index(model)) for model in _best(found, quantity)}
+        counts = [str(found[model].n) if model in found else units.MISSING for model in models]
+        seeds = counts[0] if len(set(counts)) == 1 else " / ".join(counts)
+        place = f"{task} ({grid})" if several_grids else task
+        rows.append((place, measure(quantity, split, axis, at), *cells, seeds))
+    header = ("task", "measure", *map(units.model_name, models), "seeds")
+    return Table(header, tuple(rows), frozenset(range(2, len(header))), frozenset(best))
+
+
+def comparison_text(numbers: pd.DataFrame) -> str:
+    """The whole of `comparison` for a terminal."""
+    return comparison_table(numbers).plain()
+
+
+def measure(quantity: units.Quantity, split: str, axis: str, at: float) -> str:
+    """What a row measures: ``"word error rate, % ↓ · test, length 12"``."""
+    if not split:
+        return quantity.title
+    arrow = "↓" if quantity.lower_is_better else "↑"
+    where = f"{split}, {axis} {at:g}" if axis else split
+    return f"{quantity.title} {arrow} · {where}"
+
+
+def _best(found: dict[str, Interval], quantity: units.Quantity) -> set[str]:
+    top = max(interval.estimate * quantity.direction for interval in found.values())
+    shown = quantity.number(top * quantity.direction)
+    winners = {model for model, interval in found.items() if quantity.number(interval.estimate) == shown}
+    return winners if len(winners) < len(found) else set()
+
+
+def as_table(frame: pd.DataFrame, quantities: dict[str, units.Quantity] | None = None) -> Table:
+    """Any frame as a table of texts; numbers of a column in `quantities` are shown in that quantity's way."""
+    quantities = quantities or {}
+
+    def text(column: str, value: Any) -> str:
+        if pd.isna(value):
+            return units.MISSING
+        if column in quantities:
+            return quantities[column].number(value)
+        return units.model_name(value) if column == "model" else str(value)
+
+    rows = tuple(
+        tuple(text(column, value) for column, value in zip(frame.columns, row, strict=True))
+        for row in frame.itertuples(index=False, name=None)
+    )
+    header = tuple(quantities[c].title if c in quantities else c.replace("_", " ") for c in frame.columns)
+    numeric = frozenset(j for j, column in enumerate(frame.columns) if column in quantities)
+    return Table(header, rows, numeric)
+
+
+def models_as_table(numbers: pd.DataFrame) -> Table:
+    """The frame of `models_table`, grid left out where there is one only."""
+    counts = {name: units.Quantity(name, form=",.0f") for name in ("parameters", *schema.PARAMETER_PARTS, "budget")}
+    quantities = counts | {"match_error": units.OTHERS[schema.MATCH_ERROR]}
+    return as_table(_without_single_grid(numbers), quantities)
+
+
+def failures_as_table(found: pd.DataFrame) -> Table:
+    """The frame of `failures`, grid left out where there is one only."""
+    return as_table(_without_single_grid(found))
+
+
+def _without_single_grid(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame if len(frame["grid"].unique()) > 1 else frame.drop(columns="grid")

@@ -1,0 +1,156 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tracked_runs as truth
+
+from analysis import runs
+from analysis.runs import StoreReadError
+from experiments import schema as s
+
+ROOT = Path(__file__).parents[1]
+ANALYSIS = sorted((ROOT / "analysis").glob("*.py"))
+
+WITHOUT_TORCH = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ImportError("torch cannot be imported here")
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def pick(table: pd.DataFrame, key: str, metric: str) -> pd.DataFrame:
+    return table[(table["key"] == key) & (table["metric"] == metric)]
+
+
+def test_a_row_per_measured_value(known: pd.DataFrame) -> None:
+    assert list(known.columns) == list(runs.COLUMNS)
+    curve = pick(known, "recall-transformer-1", "test/token_accuracy_by_distance")
+    assert curve["axis"].unique().tolist() == ["distance"]
+    assert dict(zip(curve["at"], curve["value"], strict=True)) == pytest.approx(
+        {1: 0.97 + 0.03 * 63 / 64, 4: 0.97 + 0.03 * 60 / 64, 16: 0.97 + 0.03 * 48 / 64, 64: 0.97}
+    )
+    learning = pick(known, "g2p-lstm-0", "validation/wer")
+    assert learning["axis"].unique().tolist() == ["step"]
+    assert learning["at"].tolist() == [100, 200, 300]
+    time = pick(known, "sweep-lstm", s.TRAIN_STEP_SECONDS)
+    assert time["axis"].unique().tolist() == ["length"]
+    assert time["value"].tolist() == pytest.approx([1e-4 * n**0.9 for n in truth.LENGTHS])
+    scalar = pick(known, "g2p-lstm-0", "test/wer").iloc[0]
+    assert (scalar["axis"], scalar["value"], pd.isna(scalar["at"])) == ("", 0.12, True)
+
+
+def test_what_a_run_is(known: pd.DataFrame) -> None:
+    run = runs.each(known).set_index("key").loc["parity-lstm-1"]
+    assert (run["grid"], run["kind"], run["task"], run["model"]) == ("known", "learn", "running_parity", "lstm")
+    assert (run["seed"], run["chance"], run["headline"]) == (1, 0.5, "token_accuracy")
+    assert (run["device"], run["hardware"], run["gates"]) == ("cpu", truth.HARDWARE, "")
+    assert run["start_time"].tzinfo is not None
+    assert known["seed"].dtype == "Int64"
+    g2p = runs.each(known).set_index("key").loc["g2p-lstm-1"]
+    assert pd.isna(g2p["chance"])  # unknown stays missing
+    assert runs.each(known).set_index("key").loc["sweep-lstm", "task"] == ""
+
+
+def test_of_a_key_the_newest_finished_run_counts(known: pd.DataFrame) -> None:
+    assert runs.each(known)["key"].tolist().count("recall-lstm-0") == 1
+    assert pick(known, "recall-lstm-0", "test/token_accuracy")["value"].tolist() == [0.60]  # not 0.111
+
+
+def test_a_failed_run_without_metrics_stays_visible(known: pd.DataFrame) -> None:
+    row = known[known["status"] == "FAILED"]
+    assert len(row) == 1
+    assert row["reason"].item() == "loss is NaN at step 40"
+    assert row["metric"].isna().item()
+    assert row["value"].isna().item()
+    assert "parity-lstm_attention-0" not in set(runs.results(known)["key"])
+
+
+def test_a_run_with_older_settings_is_no_further_seed(known: pd.DataFrame) -> None:
+    assert runs.superseded(known)["key"].tolist() == ["old-settings"]
+    kept = runs.results(known)
+    assert "old-settings" not in set(kept["key"])
+    assert not kept.groupby(["kind", "task", "model", "seed"])["run_id"].nunique().gt(1).any()
+
+
+def test_gates(tracked: str) -> None:
+    found = runs.each(runs.load(tracked, [truth.OTHER])).set_index("key")["gates"]
+    assert found.to_dict() == {"gated": "padding: differs by 0.3", "passed": "pass"}
+
+
+def test_several_grids_and_the_order_of_rows(tracked: str, known: pd.DataFrame) -> None:
+    both = runs.load(tracked, [truth.OTHER, truth.GRID, truth.GRID])
+    assert set(both["grid"]) == {truth.OTHER, truth.GRID}
+    assert len(both[both["grid"] == truth.GRID]) == len(known)
+    learnt = known[known["kind"] == s.LEARN]
+    assert learnt["task"].is_monotonic_increasing
+
+
+def test_pages_are_turned(tracked: str, known: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "PAGE", 3)
+    pd.testing.assert_frame_equal(runs.load(tracked, [truth.GRID]), known)
+
+
+def test_a_grid_that_is_not_there(tracked: str) -> None:
+    with pytest.raises(StoreReadError, match=r"no runs of grid 'knwon' .*grids with runs: known, other, strange"):
+        runs.load(tracked, ["knwon"])
+
+
+def test_grids_that_are_there(tracked: str) -> None:
+    assert runs.known_grids(tracked) == ["known", "other", "strange"]
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StoreReadError, match="run a grid first"):
+        runs.load(f"sqlite:///{tmp_path / 'none.db'}", [truth.GRID])
+    with pytest.raises(StoreReadError, match="run a grid first"):
+        runs.known_grids(f"sqlite:///{tmp_path / 'none.db'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_the_suite_did_not_write(tracked: str) -> None:
+    with pytest.raises(StoreReadError, match=r"lacks the tag 'kind'"):
+        runs.load(tracked, [truth.STRANGE])
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_the_table_travels_as_a_file(known: pd.DataFrame, tmp_path: Path, kind: str) -> None:
+    pd.testing.assert_frame_equal(runs.read(runs.write(known, tmp_path / f"runs.{kind}")), known)
+
+
+def test_other_files_are_refused(known: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(StoreReadError, match=r"\.parquet or \.csv"):
+        runs.write(known, tmp_path / "runs.xlsx")
+    with pytest.raises(StoreReadError, match=r"\.parquet or \.csv"):
+        runs.read(tmp_path / "runs.xlsx")
+
+
+def test_families() -> None:
+    assert runs.family("transformer(layers=4, heads=2)") == "transformer"
+    assert runs.family("lstm_attention") == "lstm_attention"
+
+
+def test_analysis_is_imported_where_torch_cannot_be() -> None:
+    assert len(ANALYSIS) > 8
+    modules = "\n".join(f"import analysis.{file.stem}" for file in ANALYSIS if file.stem != "__init__")
+    program = f"{WITHOUT_TORCH}\n{modules}\nprint('mlflow' in sys.modules)"
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "False"  # and mlflow only when a store is read
+
+
+@pytest.mark.parametrize("file", ANALYSIS, ids=lambda file: file.stem)
+def test_analysis_knows_nothing_of_the_project_but_the_schema(file: Path) -> None:
+    imports = re.findall(r"^\s*(?:from|import) ((?:torch|models|experiments|lvt)\b.*)$", file.read_text(), re.M)
+    assert set(imports) <= {"experiments import schema"}

@@ -1,0 +1,167 @@
+import math
+
+import pandas as pd
+import pytest
+import tracked_runs as truth
+
+from analysis import tables, units
+from analysis.statistics import Interval
+from experiments import schema as s
+
+
+@pytest.fixture(scope="module")
+def numbers(known: pd.DataFrame) -> pd.DataFrame:
+    return tables.comparison(known)
+
+
+def row(numbers: pd.DataFrame, task: str, metric: str, model: str) -> pd.Series:
+    found = numbers[(numbers["task"] == task) & (numbers["metric"] == metric) & (numbers["model"] == model)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+@pytest.mark.parametrize("task", truth.TEST)
+def test_means_over_seeds(numbers: pd.DataFrame, task: str) -> None:
+    metric = "test/wer" if task == truth.G2P else "test/token_accuracy"
+    for model, (a, b) in truth.TEST[task].items():
+        found = row(numbers, task, metric, model)
+        assert found["estimate"] == pytest.approx((a + b) / 2)
+        assert (found["low"], found["high"], found["n"]) == (pytest.approx(min(a, b)), pytest.approx(max(a, b)), 2)
+        assert found["group"] == tables.SCORE
+
+
+def test_the_hardest_slice_is_the_farthest(numbers: pd.DataFrame) -> None:
+    found = row(numbers, truth.RECALL, "test/token_accuracy_by_distance", "lstm")
+    assert (found["axis"], found["at"], found["estimate"]) == ("distance", 64, pytest.approx(0.25))
+    assert row(numbers, truth.RECALL, "test/token_accuracy_by_pairs", "lstm")["at"] == 8
+    assert row(numbers, truth.G2P, "test/wer_by_length", "lstm")["estimate"] == pytest.approx(0.26)
+    assert row(numbers, truth.PARITY, "longer/token_accuracy_by_length", "transformer")["at"] == 40
+    assert row(numbers, truth.PARITY, "longer/token_accuracy", "transformer")["estimate"] == pytest.approx(0.51)
+
+
+def test_costs(numbers: pd.DataFrame) -> None:
+    # The median over a run, so that the lucky last point does not count: 900, 1000, 5000.
+    assert row(numbers, truth.RECALL, s.TRAIN_TOKENS_PER_SECOND, "lstm")["estimate"] == 1000
+    assert row(numbers, truth.RECALL, s.PARAMETERS, "lstm")["estimate"] == 301_200
+    assert row(numbers, truth.RECALL, s.MATCH_ERROR, "transformer")["estimate"] == pytest.approx(0.02)
+    assert row(numbers, truth.RECALL, s.RUN_SECONDS, "lstm")["estimate"] == pytest.approx(20.5)
+
+
+def test_what_was_not_measured_has_no_row_and_a_dash(numbers: pd.DataFrame) -> None:
+    parity = numbers[numbers["task"] == truth.PARITY]
+    assert set(parity["model"]) == {"lstm", "transformer"}
+    shown = tables.comparison_table(numbers)
+    assert shown.header == ("task", "measure", "LSTM", "LSTM + attention", "Transformer", "seeds")
+    assert tables.comparison_text(numbers) == shown.plain()
+    missing = [cells for cells in shown.rows if cells[0] == truth.PARITY]
+    assert len(missing) == 8
+    assert {(cells[3], cells[5]) for cells in missing} == {("–", "2 / – / 2")}
+
+
+def test_the_table_shows_the_numbers_and_the_best(numbers: pd.DataFrame) -> None:
+    shown = tables.comparison_table(numbers, [tables.SCORE], overall=True)
+    assert shown.rows[0] == (
+        "associative_recall",
+        "token accuracy, % ↑ · test",
+        "62.0 [60.0, 64.0]",
+        "96.0 [95.0, 97.0]",
+        "99.0 [98.0, 100.0]",
+        "2",
+    )
+    assert shown.rows[1][:3] == ("g2p(language=fre)", "word error rate, % ↓ · test", "13.0 [12.0, 14.0]")
+    assert [r[1] for r in shown.rows[2:]] == ["token accuracy, % ↑ · test", "token accuracy, % ↑ · longer"]
+    # Recall: the Transformer; G2P, where less is better: LSTM + attention; parity, twice: the LSTM.
+    assert shown.best == {(0, 4), (1, 3), (2, 2), (3, 2)}
+
+
+def test_all_equal_is_no_best(known: pd.DataFrame) -> None:
+    level = known[(known["task"] == truth.PARITY) & (known["metric"] == "test/token_accuracy")].assign(value=0.75)
+    assert tables.comparison_table(tables.comparison(level)).best == frozenset()
+
+
+def test_grids_are_named_where_there_are_several(known: pd.DataFrame) -> None:
+    other = known.assign(grid="again", run_id=known["run_id"] + "x")
+    shown = tables.comparison_table(tables.comparison(pd.concat([known, other])), [tables.SCORE], overall=True)
+    assert [cells[0] for cells in shown.rows[:1] + shown.rows[4:5]] == [
+        "associative_recall (again)",
+        "associative_recall (known)",
+    ]
+    assert len(shown.rows) == 8
+
+
+def test_one_formatter_three_looks() -> None:
+    table = tables.Table(("a<b", "n"), (("x|y", "1"), ("&", "2")), frozenset({1}), frozenset({(1, 1)}))
+    assert table.plain().splitlines()[2:] == ["x|y      1", "&        2"]
+    assert table.markdown().splitlines()[2:] == ["| x\\|y  |     1 |", "| &     | **2** |"]
+    page = table.html()
+    assert page.startswith('<table class="sortable">')
+    assert "a&lt;b" in page
+    assert "&amp;" in page
+    assert "<strong>2</strong>" in page
+
+
+def test_matched_is_said_only_within_one_per_cent(known: pd.DataFrame) -> None:
+    found = tables.models_table(known)
+    assert len(found) == 8  # three models on three tasks but for one that failed; seeds fall together
+    matching = found[found["task"] == truth.RECALL].set_index("model")["matching"]
+    assert matching.to_dict() == {"lstm": "matched", "lstm_attention": "matched", "transformer": "not matched"}
+    assert list(matching.index) == ["lstm", "lstm_attention", "transformer"]
+    assert found["embedding"].unique().tolist() == [10_000]
+    assert found["decoder"].isna().all()
+    without = known[~known["metric"].isin([s.MATCH_ERROR, s.BUDGET])]
+    assert set(tables.models_table(without)["matching"]) == {"no budget"}
+
+
+@pytest.mark.parametrize(
+    ("error", "matching"), [(0.01, "matched"), (-0.01, "matched"), (0.0101, "not matched"), (-0.0101, "not matched")]
+)
+def test_the_edge_of_matching(known: pd.DataFrame, error: float, matching: str) -> None:
+    moved = known.assign(value=known["value"].where(known["metric"] != s.MATCH_ERROR, error))
+    assert set(tables.models_table(moved)["matching"]) == {matching}
+
+
+def test_failures(known: pd.DataFrame, tracked: str) -> None:
+    found = tables.failures(known)
+    assert found[["model", "seed", "status", "reason", "later"]].to_numpy().tolist() == [
+        ["lstm", 1, "KILLED", "killed", "finished"],
+        ["lstm_attention", 0, "FAILED", "loss is NaN at step 40", ""],
+    ]
+    running = known.assign(status=known["status"].replace("FAILED", "RUNNING"))
+    assert tables.failures(running)["status"].tolist() == ["KILLED"]  # a run under way has not failed
+
+
+def test_a_failed_gate_is_a_failure(tracked: str) -> None:
+    from analysis import runs
+
+    found = tables.failures(runs.load(tracked, [truth.OTHER]))
+    assert found[["model", "status", "reason"]].to_numpy().tolist() == [
+        ["transformer", "FINISHED", "gate padding: differs by 0.3"]
+    ]
+
+
+def test_nothing_finished(known: pd.DataFrame) -> None:
+    none = known[known["status"] == "FAILED"]
+    assert tables.comparison(none).empty
+    assert tables.comparison_table(tables.comparison(none)).rows == ()
+    assert tables.models_table(none).empty
+    assert len(tables.failures(none)) == 1
+
+
+def test_numbers_in_words() -> None:
+    accuracy, parameters = units.of("test/token_accuracy_by_pairs"), units.of(s.PARAMETERS)
+    measured = Interval(0.12345, 0.1, 0.2, 3)
+    assert accuracy.interval(measured) == "12.3 [10.0, 20.0]"
+    assert accuracy.said(measured) == "12.3 % [10.0, 20.0]"
+    assert accuracy.said(measured, "points") == "12.3 points [10.0, 20.0]"
+    assert accuracy.interval(Interval(0.5, math.nan, math.nan, 1)) == "50.0"
+    assert parameters.interval(Interval(300_000, 300_000, 300_000, 2)) == "300,000"
+    assert accuracy.number(math.nan) == "–"
+    assert (units.of("longer/per").direction, units.of("test/sequence_accuracy").direction) == (-1, 1)
+    assert {name for name, q in units.SCORES.items() if q.lower_is_better} == s.LOWER_IS_BETTER
+    assert units.in_order(["z", "transformer", "lstm(layers=2)", "lstm"]) == [
+        "lstm",
+        "lstm(layers=2)",
+        "transformer",
+        "z",
+    ]
+    assert units.model_name("transformer(layers=4)") == "Transformer (layers=4)"
