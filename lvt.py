@@ -1,0 +1,374 @@
+"""The front door: the command line `lvt`, and nothing else. What is slow to import is imported where it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from experiments.config import Run
+    from experiments.grid import Grid
+
+USAGE = 2  # exit code for bad usage and bad grids; 1 is for runs that failed
+
+app = typer.Typer(
+    help="LSTM or Transformer? Trains matched models on the same tasks, tracks the runs and reports what they show.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+
+class DeviceChoice(StrEnum):
+    """Where runs are executed."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="A bundled grid, or the path of a .yaml file.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Replace a setting, as task.language=fre. May be repeated."),
+]
+DeviceOption = Annotated[DeviceChoice, typer.Option(help="auto takes a GPU where there is one.")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", envvar="LVT_DATA", help="Folder of the real corpora; default: data/.")
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow's store; default: mlflow.db in this checkout."
+    ),
+]
+
+
+@app.command()
+def run(
+    grid: GridArgument,
+    overrides: SetOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes at once; default: one a core, on a GPU one.")
+    ] = None,
+    device: DeviceOption = DeviceChoice.auto,
+    data: DataOption = None,
+    tracking_uri: StoreOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
+) -> None:
+    """Execute the runs of a grid; those that are finished already are skipped."""
+    from experiments.config import run_key
+    from experiments.execution import execute_grid
+    from experiments.progress import Progress
+    from experiments.run import Place, run_name
+    from experiments.tracking import StoreError, failed_keys, finished_keys, open_store
+
+    console = _console()
+    loaded = _load(grid, overrides)
+    _sizes(loaded, data)
+    chosen = _device(device)
+    try:
+        store = open_store(_uri(tracking_uri), loaded.name, loaded.description)
+        skipped = finished_keys(store)
+        failed_before = {} if retry_failed else failed_keys(store)
+    except StoreError as error:
+        _stop(str(error), code=1)
+    keys = {one: run_key(one, chosen) for one in loaded.runs}
+    todo = [one for one in loaded.runs if keys[one] not in skipped and keys[one] not in failed_before]
+    failures = {one: failed_before[key] for one, key in keys.items() if key not in skipped and key in failed_before}
+    console.print(
+        f"{loaded.name}: {len(loaded.runs)} runs, {len(loaded.runs) - len(todo) - len(failures)} finished before, "
+        f"{len(todo)} to do on {chosen}"
+        + (f", {len(failures)} failed before (again with --retry-failed)" if failures else "")
+    )
+    if todo:
+        place = Place(store, loaded.name, chosen, data)
+        try:
+            with Progress(console, len(todo)) as progress:
+                failures |= execute_grid(todo, place, workers or _default_workers(chosen), progress)
+        except KeyboardInterrupt:
+            _stop("interrupted: finished runs are kept, the others are run when the grid is run again", code=130)
+    if failures:
+        console.print(_table(["failed", "key", "reason"], [[run_name(r), keys[r], why] for r, why in failures.items()]))
+        raise typer.Exit(1)
+    console.print(f"all {len(loaded.runs)} runs are finished; next: lvt report {loaded.name}, lvt dashboard")
+
+
+@app.command()
+def plan(
+    grid: GridArgument,
+    overrides: SetOption = None,
+    device: DeviceOption = DeviceChoice.auto,
+    data: DataOption = None,
+    tracking_uri: StoreOption = None,
+) -> None:
+    """Show the runs of a grid, what is done already, and how well the models are matched. Nothing is run or written."""
+    from experiments.config import run_key
+
+    loaded = _load(grid, overrides)
+    sizes = _sizes(loaded, data)
+    chosen = _device(device)
+    done, failed = _state(_uri(tracking_uri), loaded)
+    rows = []
+    for one in loaded.runs:
+        key = run_key(one, chosen)
+        parameters, error = sizes[one]
+        state = "finished" if key in done else "failed" if key in failed else "to do"
+        matched = "" if error is None else f"{error:+.2%}"
+        rows.append([one.kind, one.task_label, one.model.label, str(one.seed), f"{parameters:,}", matched, key, state])
+    console = _console()
+    columns = ["kind", "task", "model", "seed", "parameters", "off budget", "key", "state"]
+    console.print(_table(columns, rows, right=["seed", "parameters", "off budget"]))
+    console.print(f"{len(rows)} runs on {chosen}: {loaded.description}")
+
+
+@app.command()
+def report(
+    grids: Annotated[
+        list[str] | None, typer.Argument(metavar="[GRID…]", help="Default: every grid in the store.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; default: reports/GRID.")] = None,
+    tracking_uri: StoreOption = None,
+) -> None:
+    """Write the comparison report of one or more grids: HTML, Markdown, figures and tables."""
+    from analysis.report import write
+    from analysis.runs import StoreReadError, known_grids, load
+    from analysis.tables import comparison, comparison_text
+
+    uri = _uri(tracking_uri)
+    _must_exist(uri)
+    try:
+        names = [_grid_name(grid) for grid in grids] if grids else known_grids(uri)
+        runs = load(uri, names)
+    except StoreReadError as error:
+        _stop(str(error))
+    title = " + ".join(names)
+    folder = out or Path("reports") / "+".join(names)
+    command = " && ".join(f"lvt run {grid}" for grid in grids or names)
+    page = write(runs, folder, title=title, command=f"{command} && lvt report {' '.join(grids or names)}")
+    console = _console()
+    console.print(comparison_text(comparison(runs)), markup=False, highlight=False)
+    console.print(f"\nreport: {page}\ndashboard: lvt dashboard")
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    tracking_uri: StoreOption = None,
+) -> None:
+    """Open the MLflow dashboard on the store, for this machine only (127.0.0.1)."""
+    uri = _uri(tracking_uri)
+    if uri.startswith(("http://", "https://")):
+        typer.echo(f"the store is a server; its dashboard: {uri}")
+        return
+    _must_exist(uri)
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    server += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    typer.echo(f"dashboard: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    sys.stdout.flush()
+    os.execve(sys.executable, server, os.environ | quiet)
+
+
+@app.command()
+def export(
+    grid: GridArgument,
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    tracking_uri: StoreOption = None,
+) -> None:
+    """Write all that was measured for a grid into one Parquet file."""
+    from analysis.runs import StoreReadError, load, to_parquet
+
+    uri = _uri(tracking_uri)
+    _must_exist(uri)
+    try:
+        runs = load(uri, [_grid_name(grid)])
+    except StoreReadError as error:
+        _stop(str(error))
+    to_parquet(runs, out)
+    typer.echo(f"{out}: {runs['run_id'].nunique()} runs, {len(runs)} values")
+
+
+@app.command()
+def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail.")] = None) -> None:
+    """List the tasks, or show one with a worked example."""
+    import inspect
+    import json
+
+    from experiments.config import suggestion
+    from experiments.tasks import TASKS
+
+    console = _console()
+    if name is None:
+        rows = [[key, (inspect.getdoc(task) or "").splitlines()[0]] for key, task in TASKS.items()]
+        console.print(_table(["task", "what it asks"], rows))
+        return
+    if name not in TASKS:
+        _stop(f"no task named {name!r}{suggestion(name, TASKS)}")
+    task = TASKS[name]
+    console.print(inspect.getdoc(task), markup=False, highlight=False)
+    properties = task.model_json_schema()["properties"]
+    options = [
+        [option, _in_words(properties[option]), "required" if field.is_required() else json.dumps(field.default)]
+        for option, field in task.model_fields.items()
+        if option != "name"
+    ]
+    console.print(_table(["option", "what it may be", "default"], options))
+    console.print(f"headline metric: {task.headline}; sliced by {', '.join(task.axes)}; published: {task.reference}")
+
+
+@app.command()
+def models(
+    grid: Annotated[str, typer.Argument(metavar="[GRID]", help="Whose models; default: quickstart.")] = "quickstart",
+    overrides: SetOption = None,
+    data: DataOption = None,
+) -> None:
+    """Show the models of a grid as they are matched: widths, parameters in parts, and how far off the budget."""
+    from experiments.run import sized_model
+    from models.cost import PARTS, count_parameters, on_meta, parameter_parts
+
+    loaded = _load(grid, overrides)
+    sizes = _sizes(loaded, data)
+    rows = {}
+    for one in loaded.runs:
+        config, dimensions = sized_model(one, data)
+        parameters, error = sizes[one]
+        parts = parameter_parts(on_meta(config, dimensions))
+        second = getattr(config, "embedding_size", None) or getattr(config, "feedforward_size", None)
+        assert sum(parts.values()) == parameters == count_parameters(on_meta(config, dimensions))
+        rows[one.task_label, one.model.label] = [
+            one.task_label,
+            one.model.label,
+            str(config.hidden_size),
+            f"{second} {'embedding' if hasattr(config, 'embedding_size') else 'feed-forward'}",
+            *(f"{parts[part]:,}" for part in PARTS),
+            f"{parameters:,}",
+            "" if one.budget is None else f"{one.budget.parameters:,}",
+            "" if error is None else f"{error:+.2%}",
+        ]
+    columns = ["task", "model", "hidden", "second width", *PARTS, "parameters", "budget", "off budget"]
+    _console().print(_table(columns, list(rows.values()), right=columns[2:]))
+
+
+def main() -> None:
+    """Entry point of the command `lvt`."""
+    app()
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for any table where there is none."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def _load(grid: str, overrides: list[str] | None) -> Grid:
+    from experiments.grid import GridError, load_grid
+
+    try:
+        return load_grid(grid, overrides or [])
+    except GridError as error:
+        _stop(str(error))
+
+
+def _sizes(grid: Grid, data: Path | None) -> dict[Run, tuple[int, float | None]]:
+    """Parameters of every run's model, and how far off its budget that is; refuses what cannot be matched."""
+    from experiments.data import DataError
+    from experiments.run import run_name, sized_model
+    from models.cost import count_parameters, on_meta
+    from models.matching import MatchError
+
+    sizes: dict[Run, tuple[int, float | None]] = {}
+    for one in grid.runs:
+        try:
+            parameters = count_parameters(on_meta(*sized_model(one, data)))
+        except (MatchError, DataError) as error:
+            _stop(f"{grid.name}: {run_name(one)}: {error}")
+        sizes[one] = parameters, None if one.budget is None else parameters / one.budget.parameters - 1
+    return sizes
+
+
+def _state(uri: str, grid: Grid) -> tuple[set[str], set[str]]:
+    """Keys that are finished and keys that failed, without creating a store."""
+    from mlflow import MlflowClient
+
+    from experiments.tracking import Store, failed_keys, finished_keys
+
+    if _is_missing(uri):
+        return set(), set()
+    experiment = MlflowClient(uri).get_experiment_by_name(grid.name)
+    if experiment is None:
+        return set(), set()
+    store = Store(uri, experiment.experiment_id)
+    return finished_keys(store), set(failed_keys(store))
+
+
+def _device(choice: DeviceChoice) -> str:
+    import torch
+
+    available = torch.cuda.is_available()
+    if choice is DeviceChoice.cuda and not available:
+        _stop("--device cuda: torch finds no CUDA device on this machine")
+    return "cuda" if choice is DeviceChoice.cuda or (choice is DeviceChoice.auto and available) else "cpu"
+
+
+def _default_workers(device: str) -> int:
+    import psutil
+
+    return 1 if device == "cuda" else psutil.cpu_count(logical=False) or os.cpu_count() or 1
+
+
+def _uri(given: str | None) -> str:
+    return given or f"sqlite:///{Path(__file__).parent / 'mlflow.db'}"
+
+
+def _is_missing(uri: str) -> bool:
+    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+
+
+def _must_exist(uri: str) -> None:
+    if _is_missing(uri):
+        _stop(f"{uri}: no store yet; `lvt run quickstart` makes one")
+
+
+def _grid_name(grid: str) -> str:
+    """The name under which a grid's runs are kept: the file's, without its folder and ending."""
+    return Path(grid).stem if grid.endswith((".yaml", ".yml")) else grid
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    """What a JSON schema allows: ``integer from 1 to 26``."""
+    if "enum" in schema:
+        return ", ".join(schema["enum"])
+    if schema["type"] == "array":
+        return f"list, each {_in_words(schema['items'])}"
+    edges = [f"{word} {schema[edge]:,}" for word, edge in (("from", "minimum"), ("to", "maximum")) if edge in schema]
+    return " ".join([schema["type"], *edges])
+
+
+def _table(columns: list[str], rows: list[list[str]], right: list[str] | None = None) -> object:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in (right or []) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _stop(message: str, code: int = USAGE) -> NoReturn:
+    typer.echo(f"lvt: {message}", err=True)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

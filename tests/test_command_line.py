@@ -1,0 +1,191 @@
+"""The command line as a user has it: the grid `smoke` from the first command to the report, and what mistakes get."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LVT = Path(sys.executable).parent / "lvt"
+
+
+def lvt(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the command, without a network: an unreachable proxy stands in the way of all but this machine."""
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    return subprocess.run([LVT, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder, and the address of a store in it that holds the finished grid `smoke`."""
+    folder = tmp_path_factory.mktemp("user")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    result = lvt("run", "smoke", "--tracking-uri", uri, "--workers", "2", cwd=folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "9 runs, 0 finished before, 9 to do" in result.stdout
+    assert "all 9 runs are finished" in result.stdout
+    assert result.stdout.count("finished  ") == 9
+    return folder, uri
+
+
+def test_a_second_time_nothing_is_run(store: tuple[Path, str]) -> None:
+    folder, uri = store
+    result = lvt("run", "smoke", "--tracking-uri", uri, cwd=folder)
+    assert result.returncode == 0
+    assert "9 runs, 9 finished before, 0 to do" in result.stdout
+    assert "started" not in result.stdout
+
+
+def test_plan_says_what_is_done(store: tuple[Path, str]) -> None:
+    folder, uri = store
+    done = lvt("plan", "smoke", "--tracking-uri", uri, cwd=folder).stdout
+    assert done.count(" finished\n") == 9
+    more = lvt(
+        "plan", "smoke", "--tracking-uri", uri, "--set", "compare.model=[lstm]", "--set", "seed=1", cwd=folder
+    ).stdout
+    assert more.count(" to do\n") == 3
+
+
+def test_plan_writes_nothing(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'none.db'}"
+    assert lvt("plan", "smoke", "--tracking-uri", uri, cwd=tmp_path).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report(store: tuple[Path, str]) -> None:
+    """Its tables hold the numbers of the store, and the models are matched."""
+    folder, uri = store
+    result = lvt("report", "smoke", "--tracking-uri", uri, cwd=folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    written = folder / "reports" / "smoke"
+    page = (written / "report.html").read_text(encoding="utf-8")
+    table = pd.read_parquet(written / "runs.parquet")
+    assert set(table["status"]) == {"FINISHED"}
+    assert table["run_id"].nunique() == 9
+    errors = table.loc[table["metric"] == "model/match_error", "value"]
+    assert len(errors) == 9
+    assert (errors.abs() <= 0.01).all()
+    for word in ("processing", "dependencies", "attention", "efficiency and scalability"):
+        assert word in page
+    reverse = table[(table["task"] == "reverse(max_length=6)") & (table["metric"] == "test/sequence_accuracy")]
+    for value in reverse["value"]:
+        assert f"{100 * value:.1f}" in page
+        assert f"{100 * value:.1f}" in result.stdout
+    assert {path.suffix for path in (written / "figures").iterdir()} == {".png", ".svg"}
+
+
+def test_export_and_read_back(store: tuple[Path, str]) -> None:
+    folder, uri = store
+    result = lvt("export", "smoke", "--out", "smoke.parquet", "--tracking-uri", uri, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    table = pd.read_parquet(folder / "smoke.parquet")
+    assert table["run_id"].nunique() == 9
+    sweep = table[(table["kind"] == "efficiency") & (table["metric"] == "efficiency/train_step_seconds")]
+    assert sorted(sweep["at"].unique()) == [8, 16, 32]
+    assert (sweep["value"] > 0).all()
+
+
+def test_the_dashboard_serves_this_store(store: tuple[Path, str]) -> None:
+    folder, uri = store
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([LVT, "dashboard", "--port", str(port), "--tracking-uri", uri], cwd=folder)
+    try:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name?experiment_name=smoke"
+        )
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(request, timeout=5) as answer:
+                    assert b'"smoke"' in answer.read()
+                break
+            except OSError:
+                assert server.poll() is None
+                time.sleep(0.5)
+        else:
+            pytest.fail("the dashboard did not answer within a minute")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
+            assert b"MLflow" in page.read()
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def test_a_misspelt_key_is_refused_before_anything_happens(tmp_path: Path) -> None:
+    grid = tmp_path / "mine.yaml"
+    text = (ROOT / "experiments" / "grids" / "smoke.yaml").read_text(encoding="utf-8")
+    grid.write_text(text.replace("batch_size", "batchsize"), encoding="utf-8")
+    result = lvt("run", str(grid), "--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}", cwd=tmp_path)
+    assert result.returncode == 2
+    assert f"{grid}: parts[0].fixed.training.batchsize: unknown key; did you mean batch_size?" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "smok"), "no grid named 'smok'; did you mean smoke?"),
+        (("run", "smoke", "--set", "budget.parameters=10"), "the smallest model has"),
+        (("run", "smoke", "--set", "training.step=1"), "--set training.step: unknown key; did you mean steps?"),
+        (("run", "g2p", "--data", "/nowhere"), "--data"),
+        (("tasks", "revers"), "no task named 'revers'; did you mean reverse?"),
+        (("report", "smoke"), "no store yet"),
+        (("export", "smoke", "--out", "x.parquet"), "no store yet"),
+        (("dashboard",), "no store yet"),
+        (("run",), "Missing argument"),
+        (("run", "smoke", "--device", "tpu"), "Invalid value"),
+    ],
+)
+def test_mistakes_end_with_code_2_and_a_hint(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    store = ("--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}") if arguments[0] != "tasks" else ()
+    result = lvt(*arguments, *store, cwd=tmp_path)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_run_ends_with_code_1_and_a_table(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    grid = tmp_path / "bad.yaml"
+    grid.write_text(
+        "description: Diverges.\n"
+        "fixed:\n"
+        "  {kind: learn, seed: 0, model: lstm, budget: {parameters: 5_000}, task: {name: running_parity},\n"
+        "   training: {steps: 50, batch_size: 8, evaluate_every: 50, learning_rate: 1e30, clip: 1e30}}\n",
+        encoding="utf-8",
+    )
+    arguments = ["run", str(grid), "--tracking-uri", uri]
+    result = lvt(*arguments, cwd=tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "Diverged: the loss became" in result.stdout
+    again = lvt(*arguments, cwd=tmp_path)
+    assert again.returncode == 1
+    assert "1 failed before (again with --retry-failed)" in again.stdout
+    assert "started" not in again.stdout
+    retried = lvt(*arguments, "--retry-failed", cwd=tmp_path)
+    assert "started" in retried.stdout
+
+
+def test_tasks_and_models(tmp_path: Path) -> None:
+    listed = lvt("tasks", cwd=tmp_path).stdout
+    for name in ("associative_recall", "reverse", "running_parity", "addition", "scan", "g2p"):
+        assert name in listed
+    shown = lvt("tasks", "reverse", cwd=tmp_path).stdout
+    assert "d b a c <eos>" in shown
+    assert "max_length" in shown
+    models = lvt("models", "quickstart", cwd=tmp_path).stdout
+    for name in ("lstm", "lstm_attention", "transformer"):
+        assert name in models
