@@ -84,7 +84,9 @@ DECODE_SECONDS_PER_TOKEN = "efficiency/decode_seconds_per_token"  # greedy, cach
 PEAK_MEMORY = "efficiency/peak_memory_bytes"  # of a training step, over what the process held before it
 STATE_BYTES = "efficiency/state_bytes_per_sequence"  # decoding state after `length` tokens, analytic
 TRAIN_STEP_FLOPS = "efficiency/train_step_flops"  # analytic
-PEAK_SHARE = "efficiency/matmul_peak_share"  # FLOP/s of the training step / FLOP/s of a large matmul, same process
+PEAK_SHARE = (
+    "efficiency/matmul_peak_share"  # FLOP/s of the training step / FLOP/s of the best square matmul, same process
+)
 BATCH_SIZE = "efficiency/batch_size"  # sequences per batch at this length
 
 # --- what the whole run took (scalar) --------------------------------------------------------------------------------
