@@ -214,6 +214,8 @@ def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail."
         _stop(f"no task named {name!r}{suggestion(name, TASKS)}")
     task = TASKS[name]
     console.print(inspect.getdoc(task), markup=False, highlight=False)
+    source, fed, target = (" ".join(symbols) for symbols in task.model_construct().example())
+    console.print(f"\none example\n    source    {source}\n    fed       {fed}\n    target    {target}\n", markup=False)
     properties = task.model_json_schema()["properties"]
     options = [
         [option, _in_words(properties[option]), "required" if field.is_required() else json.dumps(field.default)]

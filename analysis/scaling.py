@@ -37,12 +37,6 @@ def fit(lengths: ArrayLike, values: ArrayLike) -> PowerLaw:
     return PowerLaw(float(slope), float(np.exp(intercept)), len(x))
 
 
-def local_slopes(lengths: ArrayLike, values: ArrayLike) -> Floats:
-    """Exponents between neighbouring lengths, in ascending order of length; one fewer than there are lengths."""
-    x, y = _logarithms(lengths, values)
-    return np.diff(y) / np.diff(x)
-
-
 def crossover(lengths: ArrayLike, a: ArrayLike, b: ArrayLike) -> float | None:
     """Length from which on the order of the curves `a` and `b` stays what it is at the longest length.
 

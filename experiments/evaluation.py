@@ -121,20 +121,19 @@ def evaluate(
     scalars = {LOSS: loss.value}
     curves: dict[tuple[str, str], dict[int, float]] = {}
     for name in metrics:
-        match name:
-            case _ if name == TOKEN_ACCURACY:
-                scalars[name] = tokens.value
-                curves |= {(name, axis): _values(ratios) for axis, ratios in by_token.items()}
-            case _ if name == SEQUENCE_ACCURACY:
-                scalars[name] = sequences.value
-                curves |= {(name, axis): _values(ratios) for axis, ratios in by_sequence.items()}
-            case _ if name == WER:
-                scalars[name] = 1 - sequences.value
-                curves |= {(name, axis): {x: 1 - y for x, y in _values(r).items()} for axis, r in by_sequence.items()}
-            case _ if name == PER:
-                scalars[name] = edits.value
-            case _:
-                raise ValueError(f"no metric named {name!r}")
+        if name == TOKEN_ACCURACY:
+            scalars[name] = tokens.value
+            curves |= {(name, axis): _values(ratios) for axis, ratios in by_token.items()}
+        elif name == SEQUENCE_ACCURACY:
+            scalars[name] = sequences.value
+            curves |= {(name, axis): _values(ratios) for axis, ratios in by_sequence.items()}
+        elif name == WER:
+            scalars[name] = 1 - sequences.value
+            curves |= {(name, axis): {x: 1 - y for x, y in _values(r).items()} for axis, r in by_sequence.items()}
+        elif name == PER:
+            scalars[name] = edits.value
+        else:
+            raise ValueError(f"no metric named {name!r}")
     return Scores(scalars, curves, predictions)
 
 

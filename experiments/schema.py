@@ -26,10 +26,6 @@ GIT_DIRTY = "git_dirty"  # "true" or "false"
 VERSIONS = "versions"  # of what the result may depend on, in words: "python 3.11.9, torch 2.13.0"
 HEADLINE = "headline"  # name of the metric that decides on this task, without its split: "token_accuracy", "wer"
 CHANCE = "chance"  # token accuracy of guessing, a number as text; absent where it is not known in closed form
-RUN_TAGS = (
-    *(GRID, KEY, KIND, TASK, MODEL, SEED, DEVICE, HARDWARE, REASON, GIT_COMMIT, GIT_DIRTY, VERSIONS),
-    *(HEADLINE, CHANCE),
-)
 
 RUN_COLOR = "mlflow.runColor"
 NOTE = "mlflow.note.content"

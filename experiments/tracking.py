@@ -29,8 +29,6 @@ from experiments.evaluation import Prediction
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-ROOT = Path(__file__).parents[1]
-DEFAULT_TRACKING_URI = f"sqlite:///{ROOT / 'mlflow.db'}"
 ARTIFACTS = "mlartifacts"  # folder beside a SQLite store
 POINTS_AT_ONCE = 1000  # MLflow's limits on one log_batch
 PARAMETERS_AT_ONCE = 100

@@ -53,11 +53,11 @@ class Decoder(nn.Module, ABC):
         """Logits (B, T, V) for (B, T) given inputs; position t sees inputs 0…t only."""
 
     @abstractmethod
-    def start(self, memory: Memory, max_length: int) -> Any:
+    def start(self, memory: Memory, max_length: int) -> State:
         """The state before the first step, with room for `max_length` steps."""
 
     @abstractmethod
-    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, State]:
         """Logits (B, V) for the next position after feeding (B,) tokens, and the state that follows."""
 
 
@@ -93,10 +93,10 @@ class EncoderDecoder(nn.Module):
         padded = int(lengths.min()) < source.shape[1]
         return self.encoder(source, lengths if padded else None)
 
-    def start(self, memory: Memory, max_length: int) -> Any:
+    def start(self, memory: Memory, max_length: int) -> State:
         """The decoding state before the first of at most `max_length` steps."""
         return self.decoder.start(memory, max_length)
 
-    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Feeds (B,) tokens: logits (B, V) of the next position, and the state that follows."""
         return self.decoder.step(tokens, state)

@@ -26,13 +26,6 @@ def test_one_outlier_does_not_move_the_exponent() -> None:
     assert abs(np.polyfit(np.log(LENGTHS), np.log(values), 1)[0] - 1.5) > 0.3  # least squares would
 
 
-def test_local_slopes_see_the_bend() -> None:
-    values = [n + n**2 / 100 for n in LENGTHS]
-    slopes = scaling.local_slopes(LENGTHS[::-1], values[::-1])  # in whatever order they come
-    exact = [1 + (m / 100) / (1 + m / 100) for m in np.sqrt(np.multiply(LENGTHS[1:], LENGTHS[:-1]))]
-    assert slopes == pytest.approx(exact, abs=0.01)
-
-
 @given(st.floats(33, 500))
 def test_the_crossover_of_power_laws_is_exact(where: float) -> None:
     a = [n**2.0 for n in LENGTHS]
