@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from experiments.config import Run
     from experiments.grid import Grid
+    from experiments.tracking import Past
 
 USAGE = 2  # exit code for bad usage and bad grids; 1 is for runs that failed
 
@@ -68,7 +69,7 @@ def run(
     from experiments.execution import execute_grid
     from experiments.progress import Progress
     from experiments.run import Place, run_name
-    from experiments.tracking import StoreError, failed_keys, finished_keys, open_store
+    from experiments.tracking import StoreError, open_store, past_runs
 
     console = _console()
     loaded = _load(grid, overrides)
@@ -76,10 +77,10 @@ def run(
     chosen = _device(device)
     try:
         store = open_store(_uri(tracking_uri), loaded.name, loaded.description)
-        skipped = finished_keys(store)
-        failed_before = {} if retry_failed else failed_keys(store)
+        past = past_runs(store)
     except StoreError as error:
         _stop(str(error), code=1)
+    skipped, failed_before = past.finished, {} if retry_failed else past.failed
     keys = {one: run_key(one, chosen) for one in loaded.runs}
     todo = [one for one in loaded.runs if keys[one] not in skipped and keys[one] not in failed_before]
     failures = {one: failed_before[key] for one, key in keys.items() if key not in skipped and key in failed_before}
@@ -115,12 +116,12 @@ def plan(
     loaded = _load(grid, overrides)
     sizes = _sizes(loaded, data)
     chosen = _device(device)
-    done, failed = _state(_uri(tracking_uri), loaded)
+    past = _past(_uri(tracking_uri), loaded)
     rows = []
     for one in loaded.runs:
         key = run_key(one, chosen)
         parameters, error = sizes[one]
-        state = "finished" if key in done else "failed" if key in failed else "to do"
+        state = "finished" if key in past.finished else "failed" if key in past.failed else "to do"
         matched = "" if error is None else f"{error:+.2%}"
         rows.append([one.kind, one.task_label, one.model.label, str(one.seed), f"{parameters:,}", matched, key, state])
     console = _console()
@@ -234,7 +235,7 @@ def models(
 ) -> None:
     """Show the models of a grid as they are matched: widths, parameters in parts, and how far off the budget."""
     from experiments.run import sized_model
-    from models.cost import PARTS, count_parameters, on_meta, parameter_parts
+    from models.cost import PARTS, on_meta, parameter_parts
 
     loaded = _load(grid, overrides)
     sizes = _sizes(loaded, data)
@@ -244,7 +245,6 @@ def models(
         parameters, error = sizes[one]
         parts = parameter_parts(on_meta(config, dimensions))
         second = getattr(config, "embedding_size", None) or getattr(config, "feedforward_size", None)
-        assert sum(parts.values()) == parameters == count_parameters(on_meta(config, dimensions))
         rows[one.task_label, one.model.label] = [
             one.task_label,
             one.model.label,
@@ -297,19 +297,14 @@ def _sizes(grid: Grid, data: Path | None) -> dict[Run, tuple[int, float | None]]
     return sizes
 
 
-def _state(uri: str, grid: Grid) -> tuple[set[str], set[str]]:
-    """Keys that are finished and keys that failed, without creating a store."""
+def _past(uri: str, grid: Grid) -> Past:
+    """What the store knows of the grid's runs, without creating a store."""
     from mlflow import MlflowClient
 
-    from experiments.tracking import Store, failed_keys, finished_keys
+    from experiments.tracking import Past, Store, past_runs
 
-    if _is_missing(uri):
-        return set(), set()
-    experiment = MlflowClient(uri).get_experiment_by_name(grid.name)
-    if experiment is None:
-        return set(), set()
-    store = Store(uri, experiment.experiment_id)
-    return finished_keys(store), set(failed_keys(store))
+    experiment = None if _is_missing(uri) else MlflowClient(uri).get_experiment_by_name(grid.name)
+    return Past(frozenset(), {}) if experiment is None else past_runs(Store(uri, experiment.experiment_id))
 
 
 def _device(choice: DeviceChoice) -> str:

@@ -15,9 +15,9 @@ from functools import partial
 from multiprocessing.connection import Connection
 
 import torch
-import torch.nn.functional as F
 
 from experiments.config import Efficiency
+from experiments.data import Batch
 from experiments.schema import (
     BATCH_SIZE,
     DECODE_SECONDS_PER_TOKEN,
@@ -31,7 +31,7 @@ from experiments.schema import (
     TRAIN_STEP_SECONDS_HIGH,
     TRAIN_STEP_SECONDS_LOW,
 )
-from experiments.training import uses_bfloat16
+from experiments.training import update, uses_bfloat16
 from models.config import Dimensions, ModelConfig
 from models.cost import state_bytes, training_flops
 from models.interface import BOS, EncoderDecoder
@@ -71,20 +71,20 @@ def measure(
         step = _TrainingStep(model, settings, length, device, bfloat16)
         seconds = timed(step, settings, device)
         low, median, high = quartiles(seconds)
-        flops = step.size * training_flops(config, length, length, settings.vocabulary)
-        log(BATCH_SIZE, step.size, length)
+        flops = step.batch.size * training_flops(config, length, length, settings.vocabulary)
+        log(BATCH_SIZE, step.batch.size, length)
         log(TRAIN_STEP_SECONDS, median, length)
         log(TRAIN_STEP_SECONDS_LOW, low, length)
         log(TRAIN_STEP_SECONDS_HIGH, high, length)
-        log(EFFICIENCY_TRAIN_TOKENS_PER_SECOND, step.size * 2 * length / median, length)
+        log(EFFICIENCY_TRAIN_TOKENS_PER_SECOND, step.batch.size * 2 * length / median, length)
         log(TRAIN_STEP_FLOPS, flops, length)
         log(PEAK_SHARE, flops / median / peak, length)
 
         model.eval()
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            encode = timed(partial(model.encode, step.source, step.lengths), settings, device)
-            decode = timed(partial(_generate, model, step, settings.decode_tokens), settings, device)
-            start = timed(partial(_generate, model, step, 0), settings, device)
+            encode = timed(partial(model.encode, step.batch.source, step.batch.source_lengths), settings, device)
+            decode = timed(partial(_generate, model, step.batch, settings.decode_tokens), settings, device)
+            start = timed(partial(_generate, model, step.batch, 0), settings, device)
         log(ENCODE_SECONDS, statistics.median(encode), length)
         generation = statistics.median(decode) - statistics.median(start)
         if generation > 0:  # else it is lost in the noise of the machine, and stays missing
@@ -170,27 +170,18 @@ class _TrainingStep:
     ) -> None:
         self.model = model
         self.bfloat16 = bfloat16
-        self.size = settings.tokens_per_batch // (2 * length)
-        shape = (3, self.size, length)
-        tokens = torch.randint(FIRST_SYMBOL, settings.vocabulary, shape).to(device)
-        self.source, self.target_in, self.target = tokens
-        self.lengths = torch.full((self.size,), length)
+        shape = (3, settings.tokens_per_batch // (2 * length), length)
+        source, target_in, target = torch.randint(FIRST_SYMBOL, settings.vocabulary, shape).to(device)
+        self.batch = Batch(source, target_in, target, torch.full(shape[1:2], length))
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def __call__(self) -> None:
-        """Forward, backward, clipping, optimiser: as in experiments.training."""
-        with torch.autocast(self.source.device.type, torch.bfloat16, enabled=self.bfloat16):
-            logits = self.model(self.source, self.target_in, self.lengths)
-            loss = F.cross_entropy(logits.flatten(0, 1), self.target.flatten())
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        update(self.model, self.optimizer, self.batch, clip=1.0, label_smoothing=0.0, bfloat16=self.bfloat16)
 
 
-def _generate(model: EncoderDecoder, batch: _TrainingStep, tokens: int) -> None:
+def _generate(model: EncoderDecoder, batch: Batch, tokens: int) -> None:
     """Greedy decoding of exactly so many tokens: random weights would end sequences at random."""
-    state = model.start(model.encode(batch.source, batch.lengths), max(tokens, 1))
+    state = model.start(model.encode(batch.source, batch.source_lengths), max(tokens, 1))
     last = torch.full((batch.size,), BOS, device=batch.source.device)
     for _ in range(tokens):
         logits, state = model.step(last, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import subprocess
 from importlib import metadata
@@ -39,6 +40,7 @@ def environment(device: torch.device) -> dict[str, object]:
     }
 
 
+@functools.cache  # the code that runs is the code that was imported
 def git_state() -> tuple[str, bool] | None:
     """Commit of the checkout, and whether files differ from it; None outside a repository."""
     folder = Path(__file__).parents[1]

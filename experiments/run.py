@@ -85,7 +85,7 @@ def execute(run: Run, place: Place, started: Callable[[str], None], watch: Calla
             _execute_efficiency(run, config, device, tracked, watch)
         else:
             _execute_learn(run, config, device, place, tracked, watch)
-    except (Exception, MemoryError) as error:
+    except Exception as error:
         reason = _reason(error)
         if not isinstance(error, Diverged):
             traceback.print_exc()
@@ -113,7 +113,7 @@ def _execute_learn(
     watch: Callable[[Status], None],
 ) -> None:
     data = load_task(run.task, place.data_root)
-    tracked.dataset(run.task.label, data.description, data.description["digest"])
+    tracked.dataset(run.task.label, data.description)
     torch.manual_seed(run.seed)
     model = build(config, data.dimensions).to(device)
 
@@ -202,7 +202,7 @@ def _vocabularies(data: TaskData) -> dict[str, list[str]]:
     }
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return f"out of memory: {error}"
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -72,18 +72,29 @@ def open_store(tracking_uri: str, grid: str, description: str) -> Store:
     return Store(tracking_uri, experiment_id)
 
 
-def finished_keys(store: Store) -> set[str]:
-    """Keys of the runs that are finished."""
-    return {tags[schema.KEY] for status, tags in _runs(store) if status == "FINISHED" and schema.KEY in tags}
+@dataclass(frozen=True)
+class Past:
+    """What a store knows of a grid's earlier runs.
+
+    Attributes:
+        finished: keys of the runs that are finished.
+        failed: key → why, of the runs that failed, also of those that finished another time.
+    """
+
+    finished: frozenset[str]
+    failed: Mapping[str, str]
 
 
-def failed_keys(store: Store) -> dict[str, str]:
-    """Keys of the runs that failed, and why."""
-    return {
-        tags[schema.KEY]: tags.get(schema.REASON, "")
-        for status, tags in _runs(store)
-        if status == "FAILED" and schema.KEY in tags
-    }
+def past_runs(store: Store) -> Past:
+    """Reads the grid's runs once."""
+    finished, failed = set(), {}
+    for status, tags in _runs(store):
+        key = tags.get(schema.KEY)
+        if key is not None and status == "FINISHED":
+            finished.add(key)
+        elif key is not None and status == "FAILED":
+            failed[key] = tags.get(schema.REASON, "")
+    return Past(frozenset(finished), failed)
 
 
 def fail(store: Store, run_id: str, reason: str) -> None:
@@ -126,11 +137,10 @@ class TrackedRun:
         """Sets a tag."""
         self._client.set_tag(self.id, name, value)
 
-    def dataset(self, name: str, description: Mapping[str, str], digest: str) -> None:
-        """Shows the data as the run's dataset input."""
-        dataset = Dataset(
-            name, digest[:DIGEST_LENGTH], "lvt", description["source"], profile=json.dumps(dict(description))
-        )
+    def dataset(self, name: str, description: Mapping[str, str]) -> None:
+        """Shows the data as the run's dataset input; `description` as in experiments.data.TaskData."""
+        digest = description["digest"][:DIGEST_LENGTH]
+        dataset = Dataset(name, digest, "lvt", description["source"], profile=json.dumps(dict(description)))
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
         try:
             self._client.log_inputs(self.id, inputs)

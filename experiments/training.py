@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.config import Training
-from experiments.data import TaskData
+from experiments.data import Batch, TaskData
 from experiments.evaluation import Scores, evaluate
 from experiments.schema import (
     LOSS,
@@ -103,7 +103,7 @@ def train(
         model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
     )
     batches = data.training(settings.batch_size, torch.Generator().manual_seed(seed))
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(settings.precision, device))
+    bfloat16 = uses_bfloat16(settings.precision, device)
     vocabulary = len(data.target_vocabulary)
     loss_sum = torch.zeros((), device=device)
     tokens = logged_tokens = flops = logged_step = 0
@@ -116,19 +116,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         batch = next(batches).to(device)
-        with autocast:
-            logits = model(batch.source, batch.target_in, batch.source_lengths)
-            loss = F.cross_entropy(
-                logits.flatten(0, 1),
-                batch.target.flatten(),
-                ignore_index=PAD,
-                label_smoothing=settings.label_smoothing,
-            )
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizer.step()
-        loss_sum += loss.detach()
+        loss, norm = update(
+            model, optimizer, batch, clip=settings.clip, label_smoothing=settings.label_smoothing, bfloat16=bfloat16
+        )
+        loss_sum += loss
         tokens += batch.tokens
         flops += batch.size * training_flops(config, batch.source.shape[1], batch.target.shape[1], vocabulary)
 
@@ -163,6 +154,28 @@ def train(
     assert selected is not None
     model.load_state_dict(selected.weights)
     return selected
+
+
+def update(
+    model: EncoderDecoder,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    clip: float,
+    label_smoothing: float,
+    bfloat16: bool,
+) -> tuple[Tensor, Tensor]:
+    """One step of training, which does not wait for the device: the loss, and the gradient's norm before clipping."""
+    with torch.autocast(batch.source.device.type, torch.bfloat16, enabled=bfloat16):
+        logits = model(batch.source, batch.target_in, batch.source_lengths)
+        loss = F.cross_entropy(
+            logits.flatten(0, 1), batch.target.flatten(), ignore_index=PAD, label_smoothing=label_smoothing
+        )
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return loss.detach(), norm
 
 
 def schedule(step: int, settings: Training) -> float:

@@ -9,6 +9,7 @@ table 3).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ class MatchError(ValueError):
     """No legal width gives the model the parameters asked for; the message says why."""
 
 
+@functools.cache  # the runs of a grid ask for the same few models, seed after seed
 def match(config: ModelConfig, parameters: int, dimensions: Dimensions) -> ModelConfig:
     """`config` with the widths that bring it within ±1 % of a budget.
 

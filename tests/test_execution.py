@@ -22,7 +22,7 @@ from experiments.config import LearnRun, Run, run_key
 from experiments.execution import execute_grid
 from experiments.grid import load_grid
 from experiments.run import Place, load_task, sized_model
-from experiments.tracking import StoreError, TrackedRun, failed_keys, finished_keys, open_store
+from experiments.tracking import StoreError, TrackedRun, open_store, past_runs
 from experiments.training import Status
 from models.registry import build
 
@@ -86,8 +86,8 @@ def test_a_grid_is_executed_and_tracked(place: Place, tmp_path: Path) -> None:
     assert set(watcher.begun) == set(watcher.over) == set(runs)
     assert set(watcher.over.values()) == {""}
     assert all([status.step for status in statuses] == [25, 50] for statuses in watcher.statuses.values())
-    assert finished_keys(place.store) == {run_key(run, "cpu") for run in runs}
-    assert failed_keys(place.store) == {}
+    assert past_runs(place.store).finished == {run_key(run, "cpu") for run in runs}
+    assert past_runs(place.store).failed == {}
 
     client = MlflowClient(place.store.tracking_uri)
     experiment = client.get_experiment(place.store.experiment_id)
@@ -138,7 +138,7 @@ def test_results_do_not_depend_on_the_workers(place: Place, tmp_path: Path) -> N
     uri = f"sqlite:///{tmp_path / 'other.db'}"
     other = Place(open_store(uri, "g", "For tests."), "g", "cpu", None)
     runs = runs_of(tmp_path)
-    if not finished_keys(place.store):
+    if not past_runs(place.store).finished:
         execute_grid(runs, place, 2, Watcher())
     execute_grid(runs, other, 1, Watcher())
     for run in runs:
@@ -157,8 +157,8 @@ def test_a_crash_is_that_runs_failure_only(place: Place, tmp_path: Path) -> None
     (kept,) = stored(place, run_key(killed, "cpu"))
     assert kept.info.status == "FAILED"
     assert kept.data.tags[schema.REASON] == failures[killed]
-    assert failed_keys(place.store)[run_key(killed, "cpu")] == failures[killed]
-    assert run_key(killed, "cpu") not in finished_keys(place.store)
+    assert past_runs(place.store).failed[run_key(killed, "cpu")] == failures[killed]
+    assert run_key(killed, "cpu") not in past_runs(place.store).finished
 
 
 def test_divergence_is_a_failed_run_with_its_reason(place: Place, tmp_path: Path) -> None:
@@ -183,8 +183,8 @@ def test_an_interrupt_leaves_a_killed_run(place: Place, tmp_path: Path) -> None:
     (kept,) = stored(place, run_key(runs[0], "cpu"))
     assert kept.info.status == "KILLED"
     key = run_key(runs[0], "cpu")
-    assert key not in finished_keys(place.store)
-    assert key not in failed_keys(place.store)
+    assert key not in past_runs(place.store).finished
+    assert key not in past_runs(place.store).failed
 
 
 def test_points_are_buffered_and_none_is_lost(place: Place) -> None:
@@ -210,7 +210,7 @@ def test_runs_that_bring_the_same_data_at_once(tmp_path: Path) -> None:
 
         def log(run: TrackedRun, digest: str = str(attempt), together: threading.Barrier = together) -> None:
             together.wait()
-            run.dataset("same", {"source": "s"}, digest)
+            run.dataset("same", {"source": "s", "digest": digest})
 
         with ThreadPoolExecutor(len(runs)) as pool:
             list(pool.map(log, runs))
