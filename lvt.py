@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from experiments.config import Run
     from experiments.grid import Grid
     from experiments.tracking import Past
+    from models.config import Budget, Dimensions, ModelConfig
 
 USAGE = 2  # exit code for bad usage and bad grids; 1 is for runs that failed
 
@@ -112,6 +113,8 @@ def plan(
 ) -> None:
     """Show the runs of a grid, what is done already, and how well the models are matched. Nothing is run or written."""
     from experiments.config import run_key
+    from models.cost import count_parameters, on_meta
+    from models.matching import match_error
 
     loaded = _load(grid, overrides)
     sizes = _sizes(loaded, data)
@@ -120,10 +123,10 @@ def plan(
     rows = []
     for one in loaded.runs:
         key = run_key(one, chosen)
-        parameters, error = sizes[one]
+        parameters = count_parameters(on_meta(*sizes[one]))
         state = "finished" if key in past.finished else "failed" if key in past.failed else "to do"
-        matched = "" if error is None else f"{error:+.2%}"
-        rows.append([one.kind, one.task_label, one.model.label, str(one.seed), f"{parameters:,}", matched, key, state])
+        off = "" if one.budget is None else f"{match_error(sizes[one][0], one.budget, sizes[one][1]):+.2%}"
+        rows.append([one.kind, one.task_label, one.model.label, str(one.seed), f"{parameters:,}", off, key, state])
     console = _console()
     columns = ["kind", "task", "model", "seed", "parameters", "off budget", "key", "state"]
     console.print(_table(columns, rows, right=["seed", "parameters", "off budget"]))
@@ -229,34 +232,36 @@ def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail."
 
 @app.command()
 def models(
-    grid: Annotated[str, typer.Argument(metavar="[GRID]", help="Whose models; default: quickstart.")] = "quickstart",
+    grid: Annotated[str | None, typer.Argument(metavar="[GRID]", help="The models of a grid, as they are run.")] = None,
     overrides: SetOption = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QUANTITY=AMOUNT",
+            help="Match all models: parameters=…; training_flops_per_token=…,length=…; state_bytes=…,length=….",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME[,OPTION=VALUE…]", help="What they are matched for, as g2p,language=fre.")
+    ] = None,
     data: DataOption = None,
 ) -> None:
-    """Show the models of a grid as they are matched: widths, parameters in parts, and how far off the budget."""
-    from experiments.run import sized_model
-    from models.cost import PARTS, on_meta, parameter_parts
-
-    loaded = _load(grid, overrides)
-    sizes = _sizes(loaded, data)
-    rows = {}
-    for one in loaded.runs:
-        config, dimensions = sized_model(one, data)
-        parameters, error = sizes[one]
-        parts = parameter_parts(on_meta(config, dimensions))
-        second = getattr(config, "embedding_size", None) or getattr(config, "feedforward_size", None)
-        rows[one.task_label, one.model.label] = [
-            one.task_label,
-            one.model.label,
-            str(config.hidden_size),
-            f"{second} {'embedding' if hasattr(config, 'embedding_size') else 'feed-forward'}",
-            *(f"{parts[part]:,}" for part in PARTS),
-            f"{parameters:,}",
-            "" if one.budget is None else f"{one.budget.parameters:,}",
-            "" if error is None else f"{error:+.2%}",
-        ]
-    columns = ["task", "model", "hidden", "second width", *PARTS, "parameters", "budget", "off budget"]
-    _console().print(_table(columns, list(rows.values()), right=columns[2:]))
+    """List the models and their options; show those of a grid, or all matched to a budget, with what they cost."""
+    if grid is not None:
+        if budget is not None or task is not None:
+            _stop("a grid states its budgets and tasks itself: give either GRID or --budget and --task")
+        loaded = _load(grid, overrides)
+        rows = {
+            (one.task_label, one.model.label): _cost_cells(config, dimensions, one.budget)
+            for one, (config, dimensions) in _sizes(loaded, data).items()
+        }
+        _console().print(_table(["task", "model", *COSTS], [[*key, *row] for key, row in rows.items()], right=COSTS))
+    elif budget is not None and task is not None:
+        _matched_models(budget, task, data)
+    elif budget is not None or task is not None or overrides:
+        _stop("models are matched for --budget and --task, both; --set belongs to a GRID")
+    else:
+        _list_models()
 
 
 def main() -> None:
@@ -280,21 +285,117 @@ def _load(grid: str, overrides: list[str] | None) -> Grid:
         _stop(str(error))
 
 
-def _sizes(grid: Grid, data: Path | None) -> dict[Run, tuple[int, float | None]]:
-    """Parameters of every run's model, and how far off its budget that is; refuses what cannot be matched."""
+def _sizes(grid: Grid, data: Path | None) -> dict[Run, tuple[ModelConfig, Dimensions]]:
+    """Every run's model with its widths, and what its task asks of it; refuses what cannot be made."""
     from experiments.data import DataError
     from experiments.run import run_name, sized_model
-    from models.cost import count_parameters, on_meta
-    from models.matching import MatchError
+    from models.config import ModelError
+    from models.cost import on_meta
 
-    sizes: dict[Run, tuple[int, float | None]] = {}
+    sizes: dict[Run, tuple[ModelConfig, Dimensions]] = {}
     for one in grid.runs:
         try:
-            parameters = count_parameters(on_meta(*sized_model(one, data)))
-        except (MatchError, DataError) as error:
+            sizes[one] = sized_model(one, data)
+            on_meta(*sizes[one])
+        except (ModelError, DataError) as error:
             _stop(f"{grid.name}: {run_name(one)}: {error}")
-        sizes[one] = parameters, None if one.budget is None else parameters / one.budget.parameters - 1
     return sizes
+
+
+def _matched_models(budget: str, task: str, data: Path | None) -> None:
+    """Every model of the registry with the widths that a budget gives it on a task."""
+    from experiments.config import SettingsError, parse_task, validate
+    from experiments.data import DataError
+    from experiments.run import load_task
+    from models.config import Budget, ModelError
+    from models.matching import match
+    from models.registry import MODELS
+
+    name, _, options = task.partition(",")
+    try:
+        allowed = validate(Budget, _assignments("--budget", budget), ("--budget",))
+        chosen = parse_task({"task": {"name": name, **_assignments("--task", options)}})
+        dimensions = load_task(chosen, data).dimensions
+    except (SettingsError, DataError) as error:
+        _stop(str(error))
+    rows, refused = [], []
+    for model, config in MODELS.items():
+        try:
+            rows.append([model, *_cost_cells(match(config, allowed, dimensions), dimensions, allowed)])
+        except ModelError as error:
+            refused.append([model, str(error)])
+    console = _console()
+    console.print(f"{chosen.label}, {allowed.amount:,} {allowed.words}")
+    console.print(_table(["model", *COSTS], rows, right=COSTS))
+    if refused:
+        console.print(_table(["cannot be matched", "why"], refused))
+
+
+def _list_models() -> None:
+    """The registry: its models, then every option with its default in each of them."""
+    import inspect
+    import json
+    from dataclasses import asdict
+
+    from pydantic import TypeAdapter
+
+    from models.registry import MODELS
+
+    console = _console()
+    console.print(
+        _table(["model", "what it is"], [[name, inspect.getdoc(type(c)) or ""] for name, c in MODELS.items()])
+    )
+    defaults = {name: asdict(config) for name, config in MODELS.items()}
+    allowed = {
+        option: _in_words(schema)
+        for config in MODELS.values()
+        for option, schema in TypeAdapter(type(config)).json_schema()["properties"].items()
+    }
+    rows = [
+        [option, words, *(json.dumps(own[option]) if option in own else "" for own in defaults.values())]
+        for option, words in allowed.items()
+    ]
+    console.print()
+    console.print(_table(["option", "what it may be", *MODELS], rows))
+    console.print("null: not stated; widths that are not stated are solved for the budget. Meanings: models/config.py")
+
+
+COSTS = [
+    *("hidden", "embedding", "feed-forward", "embeddings", "encoder", "attention", "decoder", "output", "parameters"),
+    *("off budget", "training FLOPs/token", "state bytes", "at length"),
+]
+
+
+def _cost_cells(config: ModelConfig, dimensions: Dimensions, budget: Budget | None) -> list[str]:
+    """The columns `COSTS`: widths, parameters in parts, then work and state at the budget's length or the longest."""
+    from models.cost import count_parameters, on_meta, parameter_parts, state_bytes, training_flops_per_token
+    from models.matching import match_error
+
+    model = on_meta(config, dimensions)
+    length = (budget and budget.length) or dimensions.max_length
+    widths = [getattr(config, name, None) for name in ("hidden_size", "embedding_size", "feedforward_size")]
+    counts = [*parameter_parts(model).values(), count_parameters(model)]
+    return [
+        *("" if width is None else str(width) for width in widths),
+        *(f"{count:,}" for count in counts),
+        "" if budget is None else f"{match_error(config, budget, dimensions):+.2%}",
+        f"{training_flops_per_token(config, length, dimensions.target_vocabulary):,.0f}",
+        f"{state_bytes(config, length, length):,}",
+        str(length),
+    ]
+
+
+def _assignments(option: str, text: str) -> dict[str, Any]:
+    """``"a=1,b=x"`` → ``{"a": 1, "b": "x"}``."""
+    import yaml
+
+    found = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            _stop(f"{option}: {part!r} is not of the form NAME=VALUE")
+        found[key.strip()] = yaml.safe_load(value)
+    return found
 
 
 def _past(uri: str, grid: Grid) -> Past:
@@ -342,6 +443,8 @@ def _grid_name(grid: str) -> str:
 
 def _in_words(schema: dict[str, Any]) -> str:
     """What a JSON schema allows: ``integer from 1 to 26``."""
+    if "anyOf" in schema:  # optional
+        return " or ".join(_in_words(one) for one in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(schema["enum"])
     if schema["type"] == "array":

@@ -1,11 +1,12 @@
 """The settings of one run, strictly checked, and the key that stands for all that decides its result.
 
-A run is a tree of settings: ``kind``, ``model``, ``budget``, ``seed`` and, by kind, ``task`` and ``training`` (learn)
-or ``efficiency``. Grids (experiments.grid) are made of these trees.
+A run is a tree of settings: ``kind``, ``model``, ``budget``, ``seed`` and, by kind, ``task``, ``training`` and
+``decoding`` (learn) or ``efficiency``. Grids (experiments.grid) are made of these trees.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -17,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from experiments.schema import EFFICIENCY, LEARN
 from experiments.tasks import TASKS, Task
-from models.config import ModelConfig
+from models.config import Budget, ModelConfig
 from models.registry import MODELS
 
-RESULT_VERSION = 1  # part of every key: raised when a change of the code changes results, so that runs are done anew
+RESULT_VERSION = 2  # part of every key: raised when a change of the code changes results, so that runs are done anew
 
 Path = tuple[str | int, ...]  # of a key in a tree of settings: ("training", "steps")
 
@@ -44,12 +45,6 @@ class Settings(BaseModel):
     """Frozen; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Budget(Settings):
-    """What all models are matched to, within ±1 %."""
-
-    parameters: int = Field(gt=0)
 
 
 class Training(Settings):
@@ -78,6 +73,23 @@ class Training(Settings):
     clip: float = Field(default=1.0, gt=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Decoding(Settings):
+    """How answers are decoded on the test sets; on validation always greedily.
+
+    Attributes:
+        beam_size: beginnings kept at each position; 1 is greedy decoding.
+        length_penalty: α of ((5 + length) / 6)^α, by which a beam's log-probabilities are divided (Wu et al. 2016).
+    """
+
+    beam_size: int = Field(default=1, ge=1)
+    length_penalty: float = Field(default=0.0, ge=0)
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuses a penalty that nothing would apply."""
+        if self.beam_size == 1 and self.length_penalty:
+            raise ValueError("a length_penalty needs a beam_size above 1")
 
 
 class Efficiency(Settings):
@@ -140,6 +152,8 @@ class _Run:
                 tree[field.name] = value.model_dump(mode="json")
             elif isinstance(value, NamedModel):
                 tree[field.name] = {"name": value.name, **asdict(value.config)}
+            elif isinstance(value, Budget):
+                tree[field.name] = {name: amount for name, amount in asdict(value).items() if amount is not None}
             elif value is not None:
                 tree[field.name] = value
         return tree
@@ -155,6 +169,7 @@ class LearnRun(_Run):
 
     task: Task
     training: Training
+    decoding: Decoding = dataclasses.field(default_factory=Decoding)
 
     @property
     def kind(self) -> str:
@@ -213,13 +228,17 @@ def parse_run(tree: Mapping[str, Any]) -> Run:
     model = _model(tree)
     budget = _part(tree, "budget", Budget) if "budget" in tree else None
     if (budget is None) == (model.config.hidden_size is None):
-        raise refuse(("budget",), "state either the budget.parameters or the model's widths (hidden_size, …), not both")
+        raise refuse(("budget",), "state either a budget or the model's widths (hidden_size, …), not both")
     seed = validate(int, tree["seed"], ("seed",)) if "seed" in tree else None
     if seed is None or seed < 0:
         raise refuse(("seed",), "a whole number from 0 on is needed")
     if kind == EFFICIENCY:
         return EfficiencyRun(model, budget, seed, _part(tree, "efficiency", Efficiency))
-    return LearnRun(model, budget, seed, _task(tree), _part(tree, "training", Training))
+    task, training = parse_task(tree), _part(tree, "training", Training)
+    decoding = _part(tree, "decoding", Decoding) if "decoding" in tree else Decoding()
+    if task.given_inputs and decoding.beam_size > 1:
+        raise refuse(("decoding", "beam_size"), f"the decoder of {task.label} answers given inputs; nothing is decoded")
+    return LearnRun(model, budget, seed, task, training, decoding)
 
 
 def validate(kind: Any, value: Any, path: Path) -> Any:
@@ -296,7 +315,12 @@ def _choice(tree: Mapping[str, Any], path: Path, allowed: Mapping[str, Any]) -> 
     return value
 
 
-def _task(tree: Mapping[str, Any]) -> Task:
+def parse_task(tree: Mapping[str, Any]) -> Task:
+    """The task that ``tree["task"]`` describes.
+
+    Raises:
+        SettingsError: a key is unknown or missing, or a value impossible.
+    """
     name = _choice(tree, ("task", "name"), TASKS)
     return validate(TASKS[name], tree["task"], ("task",))
 

@@ -137,4 +137,5 @@ class TaskData:
     def dimensions(self) -> Dimensions:
         """What the task asks of a model; one position is to spare, for the gate that pads the longest source."""
         longest = max(self.max_source_length, self.max_target_length)
-        return Dimensions(len(self.source_vocabulary), len(self.target_vocabulary), longest + 1)
+        same_symbols = self.source_vocabulary == self.target_vocabulary
+        return Dimensions(len(self.source_vocabulary), len(self.target_vocabulary), same_symbols, longest + 1)

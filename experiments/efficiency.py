@@ -98,8 +98,8 @@ def measure(
 
 
 def dimensions(settings: Efficiency) -> Dimensions:
-    """What a sweep asks of a model."""
-    return Dimensions(settings.vocabulary, settings.vocabulary, max(*settings.lengths, settings.decode_tokens))
+    """What a sweep asks of a model; its symbols mean nothing, so that both sides may have the same."""
+    return Dimensions(settings.vocabulary, settings.vocabulary, True, max(*settings.lengths, settings.decode_tokens))
 
 
 def timed(work: Callable[[], object], settings: Efficiency, device: torch.device) -> list[float]:

@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
+from experiments.config import Decoding
 from experiments.data import Batch, TaskData
 from experiments.schema import LOSS, PER, SEQUENCE_ACCURACY, TOKEN_ACCURACY, WER
-from models.decoding import greedy
+from models.decoding import beam_search, greedy
 from models.interface import EOS, PAD, EncoderDecoder
+
+GREEDY = Decoding()
 
 
 @dataclass
@@ -68,9 +71,10 @@ def evaluate(
     *,
     metrics: Sequence[str],
     device: torch.device,
+    decoding: Decoding = GREEDY,
     keep_predictions: bool = False,
 ) -> Scores:
-    """Scores a model, dropout off, decoding greedily (or answering the given inputs).
+    """Scores a model, dropout off, on answers that it decodes (or gives to given inputs).
 
     Args:
         model: left in the mode (training or evaluation) in which it came.
@@ -78,6 +82,7 @@ def evaluate(
         split: which of its evaluation sets.
         metrics: which of token accuracy, sequence accuracy, WER and PER; the loss comes with them always.
         device: of the model.
+        decoding: greedy, or with a beam.
         keep_predictions: return them too.
     """
     was_training = model.training
@@ -97,9 +102,7 @@ def evaluate(
         if data.given_inputs:
             answers = logits.argmax(-1).cpu()
         else:
-            # Only an edit distance looks at what an answer holds beyond the positions of the reference.
-            limit = data.max_target_length if PER in metrics else batch.target.shape[1]
-            answers = greedy(model, batch.source, limit, batch.source_lengths).cpu()
+            answers = _decode(model, batch, data.max_target_length, decoding, whole=PER in metrics)
         reference = data.target_vocabulary.references(cpu_batch.target)
         right, exact = compare(answers, reference)
         tokens.add(right[asked].sum().item(), asked.sum().item())
@@ -135,6 +138,23 @@ def evaluate(
         else:
             raise ValueError(f"no metric named {name!r}")
     return Scores(scalars, curves, predictions)
+
+
+def _decode(model: EncoderDecoder, batch: Batch, max_length: int, decoding: Decoding, *, whole: bool) -> Tensor:
+    """(B, A) token ids on the CPU; greedy ones end where the references do, unless the `whole` of them matters."""
+    if decoding.beam_size == 1:
+        limit = max_length if whole else batch.target.shape[1]
+        return greedy(model, batch.source, limit, batch.source_lengths).cpu()
+    best = beam_search(
+        model,
+        batch.source,
+        max_length,
+        beam_size=decoding.beam_size,
+        length_penalty=decoding.length_penalty,
+        lengths=batch.source_lengths,
+    )
+    answers = [torch.tensor(hypotheses[0].tokens) for hypotheses in best]
+    return torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=PAD)
 
 
 def compare(answers: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from experiments.tracking import Store, TrackedRun
 from experiments.training import Diverged, Status, train
 from models.config import Dimensions, ModelConfig
 from models.cost import count_parameters, on_meta, parameter_parts
-from models.matching import match
+from models.matching import match, match_error
 from models.registry import build
 
 
@@ -46,7 +46,7 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
     """The model's settings with the widths that its budget asks for, and what the task asks of it.
 
     Raises:
-        MatchError: the budget cannot be met.
+        ModelError: the budget cannot be met, or the task's symbols do not suit the model.
         DataError: the vocabularies are those of a corpus that cannot be read.
     """
     if isinstance(run, LearnRun):
@@ -55,7 +55,7 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
         dimensions = efficiency.dimensions(run.efficiency)
     config = run.model.config
     if run.budget is not None:
-        config = match(config, run.budget.parameters, dimensions)
+        config = match(config, run.budget, dimensions)
     return config, dimensions
 
 
@@ -137,7 +137,13 @@ def _execute_learn(
         if split not in data.evaluation:
             continue
         scores = evaluate(
-            model, data, split, metrics=run.task.metrics, device=device, keep_predictions=split == schema.TEST
+            model,
+            data,
+            split,
+            metrics=run.task.metrics,
+            device=device,
+            decoding=run.decoding,
+            keep_predictions=split == schema.TEST,
         )
         for name, value in scores.scalars.items():
             tracked.point(schema.metric(split, name), value)
@@ -191,8 +197,9 @@ def _log_size(run: Run, config: ModelConfig, dimensions: Dimensions, tracked: Tr
     for part, count in parameter_parts(model).items():
         tracked.point(f"{schema.PARAMETERS}_{part}", count)
     if run.budget is not None:
-        tracked.point(schema.BUDGET, run.budget.parameters)
-        tracked.point(schema.MATCH_ERROR, parameters / run.budget.parameters - 1)
+        tracked.tag(schema.BUDGET_OF, run.budget.words)
+        tracked.point(schema.BUDGET, run.budget.amount)
+        tracked.point(schema.MATCH_ERROR, match_error(config, run.budget, dimensions))
 
 
 def _vocabularies(data: TaskData) -> dict[str, list[str]]:

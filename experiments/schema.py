@@ -25,6 +25,9 @@ GIT_COMMIT = "git_commit"
 GIT_DIRTY = "git_dirty"  # "true" or "false"
 VERSIONS = "versions"  # of what the result may depend on, in words: "python 3.11.9, torch 2.13.0"
 HEADLINE = "headline"  # name of the metric that decides on this task, without its split: "token_accuracy", "wer"
+# What the budget counts, in words ("parameters", "training FLOPs per token at length 64", "bytes of decoding state at
+# length 64"); absent where no budget was asked for.
+BUDGET_OF = "budget_of"
 CHANCE = "chance"  # token accuracy of guessing, a number as text; absent where it is not known in closed form
 
 RUN_COLOR = "mlflow.runColor"
@@ -57,8 +60,8 @@ LOWER_IS_BETTER = frozenset({LOSS, WER, PER})
 # --- metrics of a model (scalars) ------------------------------------------------------------------------------------
 PARAMETERS = "model/parameters"
 PARAMETER_PARTS = ("embedding", "encoder", "attention", "decoder", "output")  # model/parameters_<part>
-MATCH_ERROR = "model/match_error"  # parameters / budget - 1; absent where no budget was asked for
-BUDGET = "model/budget"  # the budget in parameters; absent likewise
+MATCH_ERROR = "model/match_error"  # what the model has of the budgeted quantity / budget - 1; absent without a budget
+BUDGET = "model/budget"  # the budget, in the quantity that the tag BUDGET_OF names; absent likewise
 
 # --- metrics of training (learning curves, by training step) ---------------------------------------------------------
 TRAIN_LOSS = "train/loss"
@@ -112,5 +115,12 @@ def axis_of(name: str) -> str:
 
 
 # One colour for each model in the dashboard and in every figure (Okabe & Ito's colour-blind safe set).
-MODEL_COLORS = {"lstm": "#D55E00", "lstm_attention": "#009E73", "transformer": "#0072B2"}
-OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000")  # for variants, in the order of their labels
+MODEL_COLORS = {
+    "lstm": "#D55E00",
+    "lstm_attention": "#009E73",
+    "transformer": "#0072B2",
+    "lstm_transformer": "#CC79A7",
+    "transformer_lstm": "#E69F00",
+}
+# For variants, in the order of their labels: what is left of the set, then a violet and an olive.
+OTHER_COLORS = ("#56B4E9", "#000000", "#8C6BB1", "#999933")

@@ -195,5 +195,11 @@ def merit(scores: Scores, headline: str) -> tuple[float, float]:
 
 
 def uses_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether the matrix products run in bfloat16: when asked for, and on CUDA unless told otherwise."""
+    """Whether the matrix products run in bfloat16: when asked for, and on CUDA unless told otherwise.
+
+    Raises:
+        ValueError: asked for, but this processor has none (torch's LSTM would end in an error of its library).
+    """
+    if precision == "bfloat16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ValueError("precision bfloat16: this processor has no bfloat16 (AVX-512 is needed); float32 works")
     return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")

@@ -1,7 +1,8 @@
-"""What a model costs: parameters in parts, floating-point operations, bytes of decoding state.
+"""What a model costs: parameters in parts, floating-point operations by phase, bytes of decoding state.
 
-A multiplication and an addition count as two operations; only matrix products are counted (as torch's own counter
-does); causal attention is counted in full, as the kernels' nominal work is.
+A multiplication and an addition count as two operations; only matrix products are counted, as torch's own counter does.
+Causal attention is counted in full, as the kernels' nominal work is, and what a fused kernel computes a second time in
+the backward pass is not counted. All is for one sequence.
 Letters: S source and T target positions, E embedding size, H hidden size, F feed-forward size, V target vocabulary.
 """
 
@@ -9,12 +10,23 @@ from __future__ import annotations
 
 import torch
 
-from models.config import Dimensions, LSTMConfig, ModelConfig, TransformerConfig
+from models.config import (
+    Dimensions,
+    LSTMDecoderConfig,
+    LSTMEncoderConfig,
+    ModelConfig,
+    ModelError,
+    TransformerConfig,
+    TransformerHalf,
+)
 from models.interface import EncoderDecoder
 from models.registry import build
 
 TRAINING_FACTOR = 3  # the backward pass computes a gradient for both factors of every product of the forward pass
 PARTS = ("embedding", "encoder", "attention", "decoder", "output")
+_PART_OF = {"embedding": "embedding", "positions": "embedding", "output": "output", "projection": "output"}
+
+# --- parameters ------------------------------------------------------------------------------------------------------
 
 
 def on_meta(config: ModelConfig, dimensions: Dimensions) -> EncoderDecoder:
@@ -24,96 +36,146 @@ def on_meta(config: ModelConfig, dimensions: Dimensions) -> EncoderDecoder:
 
 
 def count_parameters(model: EncoderDecoder) -> int:
-    """Number of trained weights."""
+    """Number of trained weights; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def parameter_parts(model: EncoderDecoder) -> dict[str, int]:
     """Number of trained weights in each of `PARTS`; they add up to `count_parameters`.
 
-    Embedding includes learned positions. Attention is all of it (self-attention and encoder-decoder attention, with
-    their normalisation); encoder and decoder are what is left of them.
+    Embedding includes learned positions and, where they are shared, the weights of the output layer. Attention is all
+    of it (self-attention and attention to the source, with their normalisation); encoder and decoder are what is left
+    of them.
     """
     parts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         side, inner = name.split(".")[:2]
-        own_part = {"embedding": "embedding", "positions": "embedding", "output": "output"}.get(inner, side)
-        parts["attention" if "attention" in name else own_part] += parameter.numel()
+        parts["attention" if "attention" in name else _PART_OF.get(inner, side)] += parameter.numel()
     return parts
 
 
-def forward_flops(config: ModelConfig, source: int, target: int, target_vocabulary: int) -> int:
-    """Operations of the teacher-forced forward pass for one sequence of `source` and `target` positions."""
-    return encode_flops(config, source) + decode_flops(config, source, target, target_vocabulary)
+# --- operations ------------------------------------------------------------------------------------------------------
+
+
+def training_flops_per_token(config: ModelConfig, length: int, target_vocabulary: int) -> float:
+    """Operations of a training step for each token of a source and a target of `length`."""
+    return training_flops(config, length, length, target_vocabulary) / (2 * length)
 
 
 def training_flops(config: ModelConfig, source: int, target: int, target_vocabulary: int) -> int:
-    """Operations of forward and backward pass for one sequence; the optimiser is not counted."""
+    """Operations of forward and backward pass; the optimiser is not counted."""
     return TRAINING_FACTOR * forward_flops(config, source, target, target_vocabulary)
 
 
+def forward_flops(config: ModelConfig, source: int, target: int, target_vocabulary: int) -> int:
+    """Operations of the teacher-forced forward pass."""
+    return encode_flops(config, source) + decode_flops(config, source, target, target_vocabulary)
+
+
 def encode_flops(config: ModelConfig, source: int) -> int:
-    """Operations of the encoder for one sequence."""
-    hidden, inner = _widths(config)
-    match config:
-        case LSTMConfig():
-            directions = 2 if config.bidirectional else 1
-            return source * directions * _recurrence(config.layers, inner, hidden // directions, hidden)
-        case TransformerConfig():
-            projections = source * (_linear(hidden, 4 * hidden) + 2 * _linear(hidden, inner))
-            return config.layers * (projections + _attend(source, source, hidden))
+    """Operations of the encoder."""
+    hidden, embedding = _widths(config)
+    if isinstance(config, LSTMEncoderConfig):
+        directions = 2 if config.bidirectional else 1
+        cell = hidden // directions
+        upper = (config.layers - 1) * _linear(hidden + cell, 4 * cell)
+        return source * directions * (_linear(embedding + cell, 4 * cell) + upper)
+    position = _linear(hidden, 4 * hidden) + _feedforward(config)
+    return config.layers * (source * position + _attend(source, source, hidden))
 
 
 def decode_flops(config: ModelConfig, source: int, target: int, target_vocabulary: int) -> int:
-    """Operations of the teacher-forced decoder for one sequence, the source's attention keys and values included."""
-    hidden, inner = _widths(config)
-    output = target * _linear(hidden, target_vocabulary)
-    match config:
-        case LSTMConfig():
-            recurrence = target * _recurrence(config.layers, inner, hidden, hidden)
-            if config.attention == "none":
-                return recurrence + output
-            keys = source * _linear(hidden, hidden)
-            combine = target * _linear(2 * hidden, hidden)
-            return recurrence + keys + _attend(target, source, hidden) + combine + output
-        case TransformerConfig():
-            own = target * _linear(hidden, 4 * hidden) + _attend(target, target, hidden)
-            cross = target * _linear(hidden, 2 * hidden) + source * _linear(hidden, 2 * hidden)
-            feedforward = target * 2 * _linear(hidden, inner)
-            return config.layers * (own + cross + _attend(target, source, hidden) + feedforward) + output
+    """Operations of the teacher-forced decoder, with what it makes of the source beforehand."""
+    hidden, embedding = _widths(config)
+    work = _source_flops(config, source) + target * _position_flops(config, source, target_vocabulary)
+    if isinstance(config, LSTMDecoderConfig):
+        return work + target * _linear(embedding, 4 * hidden)
+    return work + config.layers * _attend(target, target, hidden)
+
+
+def start_flops(config: ModelConfig, source: int, target_vocabulary: int) -> int:
+    """Operations of `start`; an LSTM's table of inputs, here counted in full, serves a whole batch."""
+    hidden, embedding = _widths(config)
+    table = _linear(embedding, 4 * hidden) * target_vocabulary if isinstance(config, LSTMDecoderConfig) else 0
+    return _source_flops(config, source) + table
+
+
+def step_flops(config: ModelConfig, source: int, position: int, target_vocabulary: int) -> int:
+    """Operations of `step` at a target position, from 0. Constant for an LSTM, whose inputs are looked up."""
+    hidden, _ = _widths(config)
+    work = _position_flops(config, source, target_vocabulary)
+    if isinstance(config, LSTMDecoderConfig):
+        return work
+    return work + config.layers * _attend(1, position + 1, hidden)
+
+
+def _source_flops(config: ModelConfig, source: int) -> int:
+    """What the decoder makes of the source before the first position: keys and values, an LSTM's first state."""
+    hidden, _ = _widths(config)
+    if isinstance(config, LSTMDecoderConfig):
+        bridge = 0 if isinstance(config, LSTMEncoderConfig) else _linear(hidden, config.layers * 2 * hidden)
+        projections = {"none": 0, "dot": 0, "additive": 1, "general": 1, "multi_head": 2}[config.attention]
+        return bridge + source * projections * _linear(hidden, hidden)
+    return config.layers * source * _linear(hidden, 2 * hidden) if config.cross_attention else 0
+
+
+def _position_flops(config: ModelConfig, source: int, target_vocabulary: int) -> int:
+    """One target position; an LSTM's input projection and a Transformer's own scores and sums come on top."""
+    hidden, embedding = _widths(config)
+    if isinstance(config, LSTMDecoderConfig):
+        recurrence = _linear(hidden, 4 * hidden) + (config.layers - 1) * _linear(2 * hidden, 4 * hidden)
+        if config.input_feeding:
+            recurrence += _linear(hidden, 4 * hidden)
+        attention = 0
+        if config.attention != "none":
+            projections = {"dot": 0, "general": 0, "additive": 1, "multi_head": 2}[config.attention]
+            attention = projections * _linear(hidden, hidden) + _attend(1, source, hidden) + _linear(2 * hidden, hidden)
+        if config.share_embeddings == "none":
+            return recurrence + attention + _linear(hidden, target_vocabulary)
+        return recurrence + attention + _linear(hidden, embedding) + _linear(embedding, target_vocabulary)
+    cross = _linear(hidden, 2 * hidden) + _attend(1, source, hidden) if config.cross_attention else 0
+    layer = _linear(hidden, 4 * hidden) + cross + _feedforward(config)
+    return config.layers * layer + _linear(hidden, target_vocabulary)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
 
 
 def state_bytes(config: ModelConfig, source: int, target: int, element_size: int = 4) -> int:
-    """Bytes of decoding state for one sequence, after reading `source` and with room for `target` positions.
+    """Bytes of decoding state, after reading `source` and with room for `target` positions.
 
     LSTM: constant. LSTM with attention: linear in the source. Transformer: linear in source and target.
     """
     hidden, _ = _widths(config)
-    match config:
-        case LSTMConfig():
-            recurrent = config.layers * 2 * hidden
-            attended = 0 if config.attention == "none" else 2 * source * hidden
-            return element_size * (recurrent + attended)
-        case TransformerConfig():
-            return element_size * config.layers * 2 * (source + target) * hidden
+    if isinstance(config, LSTMDecoderConfig):
+        recurrent = config.layers * 2 + (1 if config.input_feeding else 0)
+        attended = {"none": 0, "dot": 1, "additive": 2, "general": 2, "multi_head": 2}[config.attention] * source
+        return element_size * (recurrent + attended) * hidden
+    own = config.layers * 2 * target
+    return element_size * (own + (config.layers * 2 * source if config.cross_attention else 1)) * hidden
+
+
+# --- shared ----------------------------------------------------------------------------------------------------------
 
 
 def _widths(config: ModelConfig) -> tuple[int, int]:
-    """Hidden size and the other width: of the embedding (LSTM) or of the feed-forward network (Transformer)."""
-    other = config.embedding_size if isinstance(config, LSTMConfig) else config.feedforward_size
-    if config.hidden_size is None or other is None:
-        raise ValueError("the model's widths are neither stated nor solved for a budget (models.matching.match)")
-    return config.hidden_size, other
+    """Hidden size, and what an LSTM half reads: its embeddings."""
+    if config.hidden_size is None:
+        raise ModelError("the model's widths are neither stated nor solved for a budget (models.matching.match)")
+    embedding = config.hidden_size if isinstance(config, TransformerConfig) else config.embedding_size
+    assert embedding is not None
+    return config.hidden_size, embedding
 
 
 def _linear(inputs: int, outputs: int) -> int:
     return 2 * inputs * outputs
 
 
-def _recurrence(layers: int, embedding: int, cell: int, output: int) -> int:
-    """One position through the layers of one direction: `cell` wide, each layer reading `output` of the one below."""
-    widths_below = [embedding] + [output] * (layers - 1)
-    return sum(_linear(below + cell, 4 * cell) for below in widths_below)
+def _feedforward(config: TransformerHalf) -> int:
+    """One position through a feed-forward network."""
+    assert config.hidden_size is not None
+    assert config.feedforward_size is not None
+    return (3 if config.feedforward == "swiglu" else 2) * _linear(config.hidden_size, config.feedforward_size)
 
 
 def _attend(queries: int, keys: int, hidden: int) -> int:

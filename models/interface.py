@@ -11,6 +11,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from models.attention import keep_weights
+from models.embeddings import TokenEmbedding
+
 PAD, BOS, EOS = 0, 1, 2  # the first three symbols of every vocabulary: padding, beginning, end of sequence
 
 
@@ -21,12 +24,20 @@ class Memory:
     Attributes:
         states: (B, S, H), one vector a source position.
         mask: (B, S) boolean, True = may attend; None where no row is padded.
-        final: hidden and cell state, each (layers, B, H), of a recurrent encoder after its last position; else None.
+        final: hidden and cell state, (B, H) each, of each layer of a recurrent encoder after its last position; else
+            None.
     """
 
     states: Tensor
     mask: Tensor | None
-    final: tuple[Tensor, Tensor] | None
+    final: list[tuple[Tensor, Tensor]] | None
+
+    def mean(self) -> Tensor:
+        """The mean of a sequence's states, (B, H)."""
+        if self.mask is None:
+            return self.states.mean(1)
+        there = self.mask[:, :, None].to(self.states.dtype)
+        return (self.states * there).sum(1) / there.sum(1)
 
 
 class State(Protocol):
@@ -34,11 +45,16 @@ class State(Protocol):
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that is held for decoding, so that its bytes can be counted."""
+        """All that is held for each sequence, so that its bytes can be counted."""
+
+    def select(self, rows: Tensor) -> State:
+        """The state of these rows, (N,) indices of sequences, in this order; a row may be taken more than once."""
 
 
 class Encoder(nn.Module, ABC):
     """Reads the source."""
+
+    embedding: TokenEmbedding
 
     @abstractmethod
     def forward(self, source: Tensor, lengths: Tensor | None) -> Memory:
@@ -47,6 +63,9 @@ class Encoder(nn.Module, ABC):
 
 class Decoder(nn.Module, ABC):
     """Writes the target, all positions at once (`forward`) or one at a time (`start`, then `step`)."""
+
+    embedding: TokenEmbedding
+    output: nn.Linear
 
     @abstractmethod
     def forward(self, target_in: Tensor, memory: Memory) -> Tensor:
@@ -64,8 +83,7 @@ class Decoder(nn.Module, ABC):
 class EncoderDecoder(nn.Module):
     """A sequence-to-sequence model: any encoder with any decoder.
 
-    `forward` and repeated `step` give the same logits, to float tolerance. `step` is for evaluation: it applies no
-    dropout.
+    In evaluation mode `forward` and repeated `step` give the same logits, to float tolerance.
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
@@ -85,6 +103,14 @@ class EncoderDecoder(nn.Module):
             (B, T, V) logits.
         """
         return self.decoder(target_in, self.encode(source, lengths))
+
+    def attention_weights(
+        self, source: Tensor, target_in: Tensor, lengths: Tensor | None = None
+    ) -> dict[str, list[Tensor]]:
+        """Where each attention looks in a `forward` pass, by the module's name; see `keep_weights` for the shapes."""
+        with keep_weights(self) as weights:
+            self(source, target_in, lengths)
+        return weights
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> Memory:
         """Reads (B, S) token ids; `lengths` as in `forward`."""

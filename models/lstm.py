@@ -6,161 +6,279 @@ The twin of this file is models/transformer.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from models.attention import LuongAttention
-from models.config import Dimensions, LSTMConfig
+from models.attention import AdditiveAttention, CrossAttention, LuongAttention, SourceAttention
+from models.config import Dimensions, LSTMDecoderConfig, LSTMEncoderConfig, LSTMHalf
 from models.embeddings import TokenEmbedding
 from models.interface import PAD, Decoder, Encoder, Memory
+from models.layers import Sublayer, initialise, stack, top_norm
+
+Pair = tuple[Tensor, Tensor]  # hidden and cell state of a layer
 
 
-class LSTMEncoder(Encoder):
-    """Reads the source token by token, both ways if asked (Schuster & Paliwal 1997)."""
+class Recurrence(nn.Module):
+    """Layers of LSTM on top of each other. Those above the first are sublayers, as a Transformer's layers are."""
 
-    def __init__(self, config: LSTMConfig, dimensions: Dimensions) -> None:
+    def __init__(self, config: LSTMHalf, input_size: int, *, bidirectional: bool) -> None:
         super().__init__()
         assert config.hidden_size is not None
-        assert config.embedding_size is not None
-        directions = 2 if config.bidirectional else 1
-        self.embedding = TokenEmbedding(dimensions.source_vocabulary, config.embedding_size)
+        hidden_size = config.hidden_size
+        directions = 2 if bidirectional else 1
+
+        def layer(size: int) -> nn.LSTM:
+            return nn.LSTM(size, hidden_size // directions, batch_first=True, bidirectional=bidirectional)
+
+        above = config.layers - 1
+        self.first = layer(input_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.recurrence = recurrence(
-            config, config.embedding_size, config.hidden_size // directions, bidirectional=config.bidirectional
-        )
+        self.above = stack(above, lambda: layer(hidden_size), shared=config.share_layers)
+        self.sublayers = stack(above, lambda: Sublayer(config), shared=config.share_layers)
+        self.norm = top_norm(config) if above else nn.Identity()
 
-    def forward(self, source: Tensor, lengths: Tensor | None) -> Memory:
-        """(B, S) → states (B, S, H) and the final state of each layer; both directions side by side in H."""
-        embedded = self.dropout(self.embedding(source))  # (B, S, E)
-        if lengths is None:
-            states, final = self.recurrence(embedded)
-            mask = None
-        else:
-            packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-            states, final = self.recurrence(packed)
-            states, _ = pad_packed_sequence(states, batch_first=True, total_length=source.shape[1])
-            mask = source != PAD
-        hidden, cell = (self._side_by_side(x) for x in final)
-        return Memory(self.dropout(states), mask, (hidden, cell))
+    def forward(self, x: Tensor, start: Sequence[Pair] | None, layout: Sequence[Any] = ()) -> tuple[Tensor, list[Pair]]:
+        """All positions at once.
 
-    def _side_by_side(self, final: Tensor) -> Tensor:
-        """(L·directions, B, H / directions) → (L, B, H)."""
-        _, batch, _ = final.shape
-        return final.view(self.recurrence.num_layers, -1, batch, final.shape[-1]).transpose(1, 2).flatten(2)
+        Args:
+            x: (B, T, input) or, where rows are padded, the N positions that are not, (N, input), packed.
+            start: the state of each layer before the first position; zeros where None.
+            layout: of packed positions: a `PackedSequence` without its data.
+
+        Returns:
+            States, (B, T, H) or (N, H), and each layer's state after the last position, (directions, B, H / directions)
+            twice.
+        """
+        starts: Sequence[Pair | None] = start or [None] * (1 + len(self.above))
+
+        def run(lstm: nn.Module, x: Tensor, start: Pair | None) -> tuple[Tensor, Pair]:
+            states, final = lstm(PackedSequence(x, *layout) if layout else x, start)
+            return (states.data if layout else states), final
+
+        x, final = run(self.first, x, starts[0])
+        x, finals = self.dropout(x), [final]
+        for lstm, sublayer, start_above in zip(self.above, self.sublayers, starts[1:], strict=True):
+            assert isinstance(sublayer, Sublayer)
+            y, final = run(lstm, sublayer.read(x), start_above)
+            x = sublayer.add(x, y)
+            finals.append(final)
+        return self.norm(x), finals
+
+    def step(self, projected: Tensor, state: Sequence[Pair]) -> tuple[Tensor, list[Pair]]:
+        """One position, of layers that read one way.
+
+        Args:
+            projected: what the inputs add to the gates of the first layer, (B, 4H).
+            state: of each layer, (B, H) twice.
+
+        Returns:
+            The state on top, (B, H), and the state of each layer.
+        """
+        pairs = [lstm_cell(self.first, projected, state[0])]
+        x = self.dropout(pairs[0][0])
+        for lstm, sublayer, before in zip(self.above, self.sublayers, state[1:], strict=True):
+            assert isinstance(lstm, nn.LSTM)
+            assert isinstance(sublayer, Sublayer)
+            pairs.append(lstm_cell(lstm, project_inputs(lstm, sublayer.read(x)), before))
+            x = sublayer.add(x, pairs[-1][0])
+        return self.norm(x), pairs
 
 
-@dataclass(frozen=True)
-class LSTMState:
-    """Between two steps: hidden and cell state (L, B, H) each, and what attention looks at, where there is any.
+def project_inputs(lstm: nn.LSTM, x: Tensor) -> Tensor:
+    """What inputs (…, I), or the first so many of them, add to the gates, both biases included: (…, 4H)."""
+    weight, _, bias, recurrent_bias = lstm.all_weights[0]
+    return F.linear(x, weight[:, : x.shape[-1]], bias + recurrent_bias)
 
-    `inputs` is the first layer's projection of every symbol of the vocabulary, (V, 4H), shared by all sequences.
+
+def lstm_cell(lstm: nn.LSTM, projected: Tensor, state: Pair) -> Pair:
+    """One position of a layer: what the inputs add to the gates (B, 4H), and the state before → the state after.
+
+    Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. The gates, in torch's order: i, how much of
+    the candidate g is written; f, how much of the cell is kept; o, how much of it is shown.
     """
-
-    hidden: tuple[Tensor, ...]
-    cell: tuple[Tensor, ...]
-    inputs: Tensor
-    attended: tuple[Tensor, Tensor] | None  # keys and states of the source, each (B, S, H)
-    mask: Tensor | None  # (B, 1, S)
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """What is held for each sequence."""
-        return [*self.hidden, *self.cell, *(self.attended or ())]
-
-
-class LSTMDecoder(Decoder):
-    """Starts where the encoder ended (Sutskever et al. 2014) and, with attention, looks back at all it saw."""
-
-    def __init__(self, config: LSTMConfig, dimensions: Dimensions) -> None:
-        super().__init__()
-        assert config.hidden_size is not None
-        assert config.embedding_size is not None
-        self.embedding = TokenEmbedding(dimensions.target_vocabulary, config.embedding_size)
-        self.dropout = nn.Dropout(config.dropout)
-        self.recurrence = recurrence(config, config.embedding_size, config.hidden_size, bidirectional=False)
-        self.attention = LuongAttention(config.hidden_size) if config.attention == "general" else None
-        self.output = nn.Linear(config.hidden_size, dimensions.target_vocabulary)
-
-    def forward(self, target_in: Tensor, memory: Memory) -> Tensor:
-        """(B, T) → logits (B, T, V): the recurrence in one call, then attention for all positions at once."""
-        assert memory.final is not None
-        states, _ = self.recurrence(self.dropout(self.embedding(target_in)), memory.final)  # (B, T, H)
-        if self.attention is not None:
-            key = self.attention.project(memory.states)
-            states = self.attention(states, key, memory.states, _row_mask(memory.mask))
-        return self.output(self.dropout(states))
-
-    def start(self, memory: Memory, max_length: int) -> LSTMState:
-        """The encoder's final state; its size does not depend on `max_length`."""
-        assert memory.final is not None
-        hidden, cell = memory.final
-        attended = None
-        if self.attention is not None:
-            attended = self.attention.project(memory.states), memory.states
-        weight, _, bias, recurrent_bias = self._weights(0)
-        vocabulary = torch.arange(self.embedding.num_embeddings, device=weight.device)
-        inputs = F.linear(self.embedding(vocabulary), weight, bias + recurrent_bias)
-        return LSTMState(hidden.unbind(0), cell.unbind(0), inputs, attended, _row_mask(memory.mask))
-
-    def step(self, tokens: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """(B,) tokens → logits (B, V). The first layer's input projection is looked up, not computed."""
-        hidden: list[Tensor] = []
-        cell: list[Tensor] = []
-        below = state.inputs[tokens]  # (B, 4H)
-        for layer in range(self.recurrence.num_layers):
-            weight, recurrent, bias, recurrent_bias = self._weights(layer)
-            if layer > 0:
-                below = F.linear(hidden[-1], weight, bias + recurrent_bias)
-            gates = torch.addmm(below, state.hidden[layer], recurrent.t())
-            h, c = lstm_cell(gates, state.cell[layer])
-            hidden.append(h)
-            cell.append(c)
-        top = hidden[-1][:, None]  # (B, 1, H)
-        if self.attention is not None:
-            assert state.attended is not None
-            top = self.attention(top, *state.attended, state.mask)
-        logits = self.output(top[:, 0])
-        return logits, LSTMState(tuple(hidden), tuple(cell), state.inputs, state.attended, state.mask)
-
-    def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Input weights (4H, ·), recurrent weights (4H, H) and their biases (4H,), of one layer."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        weight, recurrent, bias, recurrent_bias = (getattr(self.recurrence, f"{name}_l{layer}") for name in names)
-        return weight, recurrent, bias, recurrent_bias
-
-
-def recurrence(config: LSTMConfig, input_size: int, hidden_size: int, *, bidirectional: bool) -> nn.LSTM:
-    """The layers of one side; the forget gates start open (bias 1; Jozefowicz et al. 2015, section 2.2)."""
-    lstm = nn.LSTM(
-        input_size,
-        hidden_size,
-        config.layers,
-        batch_first=True,
-        dropout=config.dropout if config.layers > 1 else 0.0,
-        bidirectional=bidirectional,
-    )
-    for name, parameter in lstm.named_parameters():
-        if name.startswith("bias_ih"):
-            nn.init.ones_(parameter.data[hidden_size : 2 * hidden_size])
-        elif name.startswith("bias_hh"):
-            nn.init.zeros_(parameter.data[hidden_size : 2 * hidden_size])
-    return lstm
-
-
-def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of the recurrence from its gate activations (B, 4H) and cell state (B, H): new hidden and cell state.
-
-    Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000; gates in torch's order i, f, g, o.
-    """
+    hidden, cell = state
+    _, recurrent_weight, _, _ = lstm.all_weights[0]  # (4H, H)
+    gates = torch.addmm(projected, hidden, recurrent_weight.t())
     i, f, g, o = gates.chunk(4, dim=-1)
     cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
     return o.sigmoid() * cell.tanh(), cell
 
 
-def _row_mask(mask: Tensor | None) -> Tensor | None:
-    """(B, S) → (B, 1, S): the same for all target positions."""
-    return None if mask is None else mask[:, None, :]
+class LSTMEncoder(Encoder):
+    """Reads the source token by token, both ways if asked (Schuster & Paliwal 1997)."""
+
+    def __init__(self, config: LSTMEncoderConfig, dimensions: Dimensions) -> None:
+        super().__init__()
+        assert config.embedding_size is not None
+        self.embedding = TokenEmbedding(dimensions.source_vocabulary, config.embedding_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.recurrence = Recurrence(config, config.embedding_size, bidirectional=config.bidirectional)
+        initialise(self)
+
+    def forward(self, source: Tensor, lengths: Tensor | None) -> Memory:
+        """(B, S) → states (B, S, H) and the final state of each layer; both directions side by side in H."""
+        embedded = self.dropout(self.embedding(source))  # (B, S, E)
+        mask = None
+        if lengths is None:
+            states, finals = self.recurrence(embedded, None)
+        else:
+            mask = source != PAD  # (B, S)
+            data, *layout = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+            states, finals = self.recurrence(data, None, layout)
+            packed = PackedSequence(states, *layout)
+            states, _ = pad_packed_sequence(packed, batch_first=True, total_length=source.shape[1])
+        final = [(side_by_side(hidden), side_by_side(cell)) for hidden, cell in finals]
+        return Memory(states, mask, final)
+
+
+def side_by_side(final: Tensor) -> Tensor:
+    """(directions, B, H / directions) → (B, H)."""
+    return final.transpose(0, 1).flatten(1)
+
+
+@dataclass(frozen=True)
+class LSTMState:
+    """Between two steps: each layer's state, and what attention looks at and has made, where there is attention."""
+
+    layers: list[Pair]  # (B, H) twice for each layer
+    fed: Tensor | None  # (B, H): what attention made of the last position, for input feeding
+    source: tuple[Tensor, ...]  # what attention projected
+    mask: Tensor | None  # (B, S)
+    inputs: Tensor  # (V, 4H): what each symbol of the vocabulary adds to the gates of the first layer
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What is held for each sequence."""
+        fed = [] if self.fed is None else [self.fed]
+        return [*(tensor for pair in self.layers for tensor in pair), *fed, *self.source]
+
+    def select(self, rows: Tensor) -> LSTMState:
+        """See `State`."""
+        return LSTMState(
+            [(hidden[rows], cell[rows]) for hidden, cell in self.layers],
+            None if self.fed is None else self.fed[rows],
+            tuple(tensor[rows] for tensor in self.source),
+            None if self.mask is None else self.mask[rows],
+            self.inputs,
+        )
+
+
+class LSTMDecoder(Decoder):
+    """Starts where the encoder ended (Sutskever et al. 2014) and, with attention, looks back at all it saw.
+
+    The encoder's final state is taken over layer by layer. An encoder without one is summed up: a linear layer and tanh
+    of the mean of its states (as in Nematus; Sennrich et al. 2017, section 2).
+    """
+
+    def __init__(self, config: LSTMDecoderConfig, dimensions: Dimensions) -> None:
+        super().__init__()
+        assert config.hidden_size is not None
+        assert config.embedding_size is not None
+        size, embedding_size, vocabulary = config.hidden_size, config.embedding_size, dimensions.target_vocabulary
+        self.embedding = TokenEmbedding(vocabulary, embedding_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.bridge = None if isinstance(config, LSTMEncoderConfig) else nn.Linear(size, config.layers * 2 * size)
+        input_size = embedding_size + (size if config.input_feeding else 0)
+        self.recurrence = Recurrence(config, input_size, bidirectional=False)
+        self.input_feeding = config.input_feeding
+        self.attention = source_attention(config)
+        if self.attention is not None:
+            self.attentional = nn.Linear(2 * size, size, bias=False)
+        shared = config.share_embeddings != "none"
+        self.projection = nn.Linear(size, embedding_size, bias=False) if shared else nn.Identity()
+        self.output = nn.Linear(embedding_size if shared else size, vocabulary)
+        initialise(self)
+        if shared:
+            self.output.weight = self.embedding.weight
+
+    def forward(self, target_in: Tensor, memory: Memory) -> Tensor:
+        """(B, T) → logits (B, T, V): the recurrence in one call, then attention for all positions at once.
+
+        Input feeding makes each position wait for what attention made of the one before.
+        """
+        embedded = self.dropout(self.embedding(target_in))  # (B, T, E)
+        layers = self._start(memory)
+        source = () if self.attention is None else self.attention.project(memory.states)
+        if self.input_feeding:
+            tops = [torch.zeros_like(layers[-1][0])]
+            for projected in project_inputs(self.recurrence.first, embedded).unbind(1):  # (B, 4H)
+                top, layers = self._advance(projected, layers, tops[-1], source, memory.mask)
+                tops.append(top)
+            return self._logits(torch.stack(tops[1:], dim=1))
+        states, _ = self.recurrence(embedded, [(hidden[None], cell[None]) for hidden, cell in layers])  # (B, T, H)
+        return self._logits(self._attend(states, source, memory.mask))
+
+    def start(self, memory: Memory, max_length: int) -> LSTMState:
+        """Its size does not depend on `max_length`."""
+        layers = self._start(memory)
+        vocabulary = torch.arange(self.embedding.num_embeddings, device=memory.states.device)
+        return LSTMState(
+            layers=layers,
+            fed=torch.zeros_like(layers[-1][0]) if self.input_feeding else None,
+            source=() if self.attention is None else self.attention.project(memory.states),
+            mask=None if self.attention is None else memory.mask,
+            inputs=project_inputs(self.recurrence.first, self.embedding(vocabulary)),
+        )
+
+    def step(self, tokens: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        """(B,) tokens → logits (B, V). What a token adds to the first layer's gates is looked up, not computed."""
+        top, layers = self._advance(state.inputs[tokens], state.layers, state.fed, state.source, state.mask)
+        return self._logits(top), replace(state, layers=layers, fed=None if state.fed is None else top)
+
+    def _start(self, memory: Memory) -> list[Pair]:
+        """The state of each layer before the first position, (B, H) twice."""
+        if self.bridge is None:
+            assert memory.final is not None
+            return memory.final
+        parts = torch.tanh(self.bridge(memory.mean())).chunk(2 * (1 + len(self.recurrence.above)), dim=-1)
+        return list(zip(parts[0::2], parts[1::2], strict=True))
+
+    def _advance(
+        self,
+        projected: Tensor,
+        layers: list[Pair],
+        fed: Tensor | None,
+        source: tuple[Tensor, ...],
+        mask: Tensor | None,
+    ) -> tuple[Tensor, list[Pair]]:
+        """One position: what its token adds to the first layer's gates (B, 4H) → (B, H) for the output, and states."""
+        if fed is not None:
+            weight = self.recurrence.first.all_weights[0][0]  # (4H, E + H)
+            projected = torch.addmm(projected, fed, weight[:, self.embedding.embedding_dim :].t())
+        top, layers = self.recurrence.step(projected, layers)
+        return self._attend(top[:, None], source, mask)[:, 0], layers
+
+    def _attend(self, states: Tensor, source: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
+        """(B, T, H) → attentional states tanh(W [context; state]) (B, T, H) (Luong et al. 2015, equation 5).
+
+        Without attention, the states as they are.
+        """
+        if self.attention is None:
+            return states
+        context = self.attention(states, source, mask)
+        return self.dropout(torch.tanh(self.attentional(torch.cat([context, states], dim=-1))))
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """(…, H) → (…, V)."""
+        return self.output(self.projection(states))
+
+
+def source_attention(config: LSTMDecoderConfig) -> SourceAttention | None:
+    """What the settings name."""
+    assert config.hidden_size is not None
+    match config.attention:
+        case "none":
+            return None
+        case "additive":
+            return AdditiveAttention(config.hidden_size)
+        case "dot" | "general":
+            return LuongAttention(config.hidden_size, general=config.attention == "general")
+        case "multi_head":
+            assert config.num_heads is not None
+            return CrossAttention(config.hidden_size, config.num_heads)

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from models.config import Dimensions, LSTMConfig, ModelConfig, TransformerConfig
-from models.interface import EncoderDecoder
+from models.config import (
+    Dimensions,
+    LSTMConfig,
+    LSTMDecoderConfig,
+    LSTMEncoderConfig,
+    LSTMTransformerConfig,
+    ModelConfig,
+    ModelError,
+    TransformerConfig,
+    TransformerLSTMConfig,
+)
+from models.interface import Decoder, Encoder, EncoderDecoder
 from models.lstm import LSTMDecoder, LSTMEncoder
 from models.transformer import TransformerDecoder, TransformerEncoder
 
@@ -11,6 +21,8 @@ MODELS: dict[str, ModelConfig] = {
     "lstm": LSTMConfig(attention="none"),
     "lstm_attention": LSTMConfig(attention="general"),
     "transformer": TransformerConfig(),
+    "lstm_transformer": LSTMTransformerConfig(),
+    "transformer_lstm": TransformerLSTMConfig(attention="general"),
 }
 
 
@@ -22,12 +34,24 @@ def build(config: ModelConfig, dimensions: Dimensions) -> EncoderDecoder:
         dimensions: of the task.
 
     Raises:
-        ValueError: a width is not stated.
+        ModelError: a width is not stated, or embeddings cannot be shared.
     """
     if config.hidden_size is None:
-        raise ValueError("the model's widths are neither stated nor solved for a budget (models.matching.match)")
-    match config:
-        case LSTMConfig():
-            return EncoderDecoder(LSTMEncoder(config, dimensions), LSTMDecoder(config, dimensions))
-        case TransformerConfig():
-            return EncoderDecoder(TransformerEncoder(config, dimensions), TransformerDecoder(config, dimensions))
+        raise ModelError("the model's widths are neither stated nor solved for a budget (models.matching.match)")
+    encoder: Encoder
+    decoder: Decoder
+    if isinstance(config, LSTMEncoderConfig):
+        encoder = LSTMEncoder(config, dimensions)
+    else:
+        encoder = TransformerEncoder(config, dimensions)
+    if isinstance(config, LSTMDecoderConfig):
+        decoder = LSTMDecoder(config, dimensions)
+    else:
+        decoder = TransformerDecoder(config, dimensions)
+    if config.share_embeddings == "all":
+        if not dimensions.same_symbols:
+            raise ModelError("share_embeddings all: source and target of this task have different symbols")
+        if encoder.embedding.weight.shape != decoder.embedding.weight.shape:
+            raise ModelError("share_embeddings all: embedding_size and hidden_size of a hybrid must be the same")
+        encoder.embedding.weight = decoder.embedding.weight
+    return EncoderDecoder(encoder, decoder)

@@ -59,7 +59,7 @@ def test_keys_are_stable_and_distinct(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
     assert keys == [run_key(run, "cpu") for run in load_grid(write(tmp_path, name="other.yaml")).runs]
     assert run_key(runs[0], "cpu") != run_key(runs[0], "cuda")
-    assert keys[0] == "899d98b37188"
+    assert keys[0] == "4337d303125d"
 
 
 def test_a_default_written_out_is_the_same_run(tmp_path: Path) -> None:
@@ -78,6 +78,7 @@ def test_any_setting_changes_the_key(tmp_path: Path) -> None:
         "model.dropout=0.5",
         "budget.parameters=60000",
         "seed=7",
+        "decoding.beam_size=4",
     ):
         assert before.isdisjoint(run_key(run, "cpu") for run in load_grid(path, [override]).runs), override
 
@@ -166,6 +167,23 @@ WRONG = {
     "a model": ("[lstm, ", "[ltsm, ", r"compare\.model\[0\]\.name: found 'ltsm'; did you mean lstm\?"),
     "a model's option": ("layers: 4", "layer: 4", r"compare\.model\[1\]\.layer: unknown key; did you mean layers\?"),
     "a model's value": ("layers: 4", "num_heads: 0", r"compare\.model\[1\]: num_heads must be at least 1, not 0"),
+    "a budget": ("{parameters: 50_000}", "{parameter: 50_000}", r"fixed\.budget\.parameter: unknown key; did you mean"),
+    "two budgets": (
+        "{parameters: 50_000}",
+        "{parameters: 5, state_bytes: 5, length: 5}",
+        r"fixed\.budget: state one of",
+    ),
+    "a length": ("{parameters: 50_000}", "{state_bytes: 5}", r"fixed\.budget: length belongs to"),
+    "a beam": (
+        "task: [{name: reverse},",
+        "decoding: [{beam_size: 2}]\n  task: [{name: running_parity},",
+        r"compare\.decoding\[0\]\.beam_size: the decoder of running_parity answers given inputs",
+    ),
+    "a penalty": (
+        "task: [{name: reverse},",
+        "decoding: [{length_penalty: 1}]\n  task: [{name: reverse},",
+        r"compare\.decoding\[0\]: a length_penalty needs a beam_size above 1",
+    ),
     "budget and width": ("layers: 4", "hidden_size: 8, feedforward_size: 8", r"fixed\.budget: state either"),
     "neither": ("  budget: {parameters: 50_000}\n", "", r"budget: state either"),
     "a table": (

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from experiments.config import Training
+from experiments.config import Decoding, Training
 from experiments.data import Batch, TaskData, Vocabulary
-from experiments.evaluation import Scores, compare, edit_counts, evaluate
+from experiments.evaluation import GREEDY, Scores, compare, edit_counts, evaluate
 from experiments.gates import GATES, integrity_gates
 from experiments.schema import (
     LOSS,
@@ -33,12 +33,14 @@ from experiments.schema import (
 )
 from experiments.tasks.strings import Reverse, RunningParity
 from experiments.training import Diverged, Selected, Status, merit, schedule, train
-from models.config import ModelConfig
+from models.config import Budget, ModelConfig
 from models.cost import training_flops
+from models.decoding import beam_search
 from models.interface import BOS, EOS, PAD, EncoderDecoder
 from models.matching import match
 from models.registry import MODELS, build
 
+BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # of this processor
 CPU = torch.device("cpu")
 METRICS = (TOKEN_ACCURACY, SEQUENCE_ACCURACY)
 SETTINGS = Training(steps=60, batch_size=16, learning_rate=4e-3, evaluate_every=25, warmup_steps=5)
@@ -70,7 +72,7 @@ class Outcome:
 
 def trained(name: str, settings: Training = SETTINGS, *, seed: int = 0, data: TaskData | None = None) -> Outcome:
     data = data or RunningParity(max_length=6, longer_lengths=(9,)).load(None)
-    config = match(MODELS[name], 10_000, data.dimensions)
+    config = match(MODELS[name], Budget(parameters=10_000), data.dimensions)
     torch.manual_seed(seed)
     model = build(config, data.dimensions)
     points, watched = Points(), list[Status]()
@@ -146,7 +148,7 @@ def test_the_best_checkpoint_is_selected_and_left_in_the_model(monkeypatch: pyte
 
 def test_evaluation_turns_dropout_off_and_training_on_again() -> None:
     data = RunningParity().load(None)
-    config = match(replace(MODELS["transformer"], dropout=0.5), 10_000, data.dimensions)
+    config = match(replace(MODELS["transformer"], dropout=0.5), Budget(parameters=10_000), data.dimensions)
     model = build(config, data.dimensions).train()
     first, second = (evaluate(model, data, VALIDATION, metrics=METRICS, device=CPU).scalars for _ in range(2))
     assert first == second
@@ -192,12 +194,18 @@ def test_options_of_training_do_what_they_say() -> None:
         {"schedule": "inverse_square_root"},
         {"batch_size": 8},
         {"learning_rate": 1e-3},
-        {"precision": "bfloat16"},
+        *([{"precision": "bfloat16"}] if BFLOAT16 else []),
     ):
         assert trained("lstm", SETTINGS.model_copy(update=change)).points.values[TRAIN_LOSS][60] != reference, change
     assert (
         trained("lstm", SETTINGS.model_copy(update={"precision": "float32"})).points.values[TRAIN_LOSS][60] == reference
     )
+
+
+@pytest.mark.skipif(BFLOAT16, reason="this processor has bfloat16")
+def test_bfloat16_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ValueError, match="precision bfloat16: this processor has no bfloat16"):
+        trained("lstm", SETTINGS.model_copy(update={"precision": "bfloat16"}))
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
@@ -235,6 +243,15 @@ def levenshtein(a: list[int], b: list[int]) -> int:
     return min(levenshtein(a[1:], b) + 1, levenshtein(a, b[1:]) + 1, levenshtein(a[1:], b[1:]) + (a[0] != b[0]))
 
 
+@dataclass(frozen=True)
+class OracleState:
+    source: Tensor
+    position: int
+
+    def select(self, rows: Tensor) -> OracleState:
+        return OracleState(self.source[rows], self.position)
+
+
 class Oracle(torch.nn.Module):
     """Says what it is told: stands where a model stands."""
 
@@ -245,19 +262,20 @@ class Oracle(torch.nn.Module):
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> Tensor:
         return source
 
-    def start(self, memory: Tensor, max_length: int) -> tuple[Tensor, int]:
-        return memory, 0
+    def start(self, memory: Tensor, max_length: int) -> OracleState:
+        return OracleState(memory, 0)
 
-    def step(self, tokens: Tensor, state: tuple[Tensor, int]) -> tuple[Tensor, tuple[Tensor, int]]:
-        source, position = state
-        rows = [[*self.answers[tuple(row)], EOS, EOS, EOS, EOS, EOS][position] for row in source.tolist()]
-        return torch.nn.functional.one_hot(torch.tensor(rows), self.vocabulary) * 50.0, (source, position + 1)
+    def step(self, tokens: Tensor, state: OracleState) -> tuple[Tensor, OracleState]:
+        rows = [[*self.answers[tuple(row)], EOS, EOS, EOS, EOS, EOS][state.position] for row in state.source.tolist()]
+        logits = torch.nn.functional.one_hot(torch.tensor(rows), self.vocabulary) * 50.0
+        return logits, OracleState(state.source, state.position + 1)
 
     def forward(self, source: Tensor, target_in: Tensor, lengths: Tensor | None = None) -> Tensor:
         return torch.zeros(*target_in.shape, self.vocabulary)
 
 
-def test_evaluation_by_hand() -> None:
+@pytest.mark.parametrize("decoding", [GREEDY, Decoding(beam_size=3, length_penalty=0.6)])
+def test_evaluation_by_hand(decoding: Decoding) -> None:
     """Three sequences, one with an unknown symbol in its reference, in two batches of different lengths."""
     vocabulary = Vocabulary.of(["<unk>", "a", "b", "c"])
     unknown, a, b, c = 3, 4, 5, 6
@@ -287,6 +305,7 @@ def test_evaluation_by_hand() -> None:
         TEST,
         metrics=(TOKEN_ACCURACY, SEQUENCE_ACCURACY, WER, PER),
         device=CPU,
+        decoding=decoding,
         keep_predictions=True,
     )
     assert scores.scalars[LOSS] == pytest.approx(math.log(7))  # uniform logits
@@ -301,6 +320,26 @@ def test_evaluation_by_hand() -> None:
     assert (first.source, first.reference, first.prediction, first.correct) == ("a", "a b", "a c c", False)
     assert (second.prediction, second.correct) == ("b", True)
     assert (third.reference, third.prediction, third.correct) == ("<unk>", "<unk>", False)
+
+
+def test_a_beam_is_searched_where_asked_for() -> None:
+    """What the scores are made of are the best hypotheses of the beam, which greedy decoding does not find."""
+    data = Reverse(min_length=3, max_length=4, longer_lengths=(), symbols=3).load(None)
+    torch.manual_seed(0)
+    model = build(match(MODELS["lstm_attention"], Budget(parameters=10_000), data.dimensions), data.dimensions).eval()
+    model.decoder.output.weight.data *= 5
+    batch = data.evaluation[TEST][0]
+    best = beam_search(
+        model, batch.source, data.max_target_length, beam_size=4, length_penalty=1.0, lengths=batch.source_lengths
+    )
+    expected = [" ".join(data.target_vocabulary.decode(list(hypotheses[0].tokens))) for hypotheses in best]
+
+    def predicted(decoding: Decoding) -> list[str]:
+        scores = evaluate(model, data, TEST, metrics=(PER,), device=CPU, decoding=decoding, keep_predictions=True)
+        return [prediction.prediction for prediction in scores.predictions[: batch.size]]
+
+    assert predicted(Decoding(beam_size=4, length_penalty=1.0)) == expected
+    assert predicted(GREEDY) != expected
 
 
 # --- integrity gates --------------------------------------------------------------------------------------------------
@@ -374,7 +413,7 @@ def test_the_other_gates_catch_what_they_are_for(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", MODELS)
 def test_a_tiny_model_learns_on_cuda_in_bfloat16(name: str) -> None:
     data = Reverse(min_length=1, max_length=1, longer_lengths=(), symbols=8).load(None)
-    config = match(MODELS[name], 10_000, data.dimensions)
+    config = match(MODELS[name], Budget(parameters=10_000), data.dimensions)
     cuda = torch.device("cuda")
     torch.manual_seed(0)
     model = build(config, data.dimensions).to(cuda)
@@ -399,7 +438,7 @@ def test_a_tiny_model_learns_on_cuda_in_bfloat16(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_cpu_and_cuda_agree(name: str) -> None:
     data = Reverse().load(None)
-    config = match(MODELS[name], 30_000, data.dimensions)
+    config = match(MODELS[name], Budget(parameters=30_000), data.dimensions)
     torch.manual_seed(0)
     model = build(config, data.dimensions).eval()
     batch = data.evaluation[TEST][-1]

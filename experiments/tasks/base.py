@@ -25,6 +25,7 @@ class Task(BaseModel, ABC):
     metrics: ClassVar[tuple[str, ...]]  # all that an evaluation reports beside the loss
     axes: ClassVar[tuple[str, ...]]  # along which the test score is sliced
     reference: ClassVar[str]  # where it was published
+    given_inputs: ClassVar[bool] = False  # the decoder answers given inputs, and is not fed its own answers
 
     @abstractmethod
     def load(self, data_root: Path | None) -> TaskData:

@@ -41,7 +41,6 @@ class SyntheticTask(Task):
     """A task that draws sequences of a stated size."""
 
     size_axis: ClassVar[str]  # what a size counts: "length", "pairs", "digits"
-    given_inputs: ClassVar[bool] = False
     headline: ClassVar[str] = TOKEN_ACCURACY
     metrics: ClassVar[tuple[str, ...]] = (TOKEN_ACCURACY, SEQUENCE_ACCURACY)
 

@@ -1,0 +1,73 @@
+"""What both families put around and into their layers: residual connections, normalisation, first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from models.config import CommonConfig
+
+
+class Sublayer(nn.Module):
+    """What stands around a layer: a residual connection, layer normalisation before or after, dropout.
+
+    ``x = sublayer.add(x, layer(sublayer.read(x)))`` is LayerNorm(x + dropout(layer(x))) for "post" (Vaswani et al.
+    2017, sections 3.1 and 5.4), x + dropout(layer(LayerNorm(x))) for "pre" (Xiong et al. 2020, section 3.1) and x +
+    dropout(layer(x)) for "none"; without the residual connection, the same without ``x +``.
+    """
+
+    def __init__(self, config: CommonConfig) -> None:
+        super().__init__()
+        assert config.hidden_size is not None
+        self.norm = nn.Identity() if config.norm == "none" else nn.LayerNorm(config.hidden_size)
+        self.norm_first = config.norm == "pre"
+        self.residual = config.residual
+        self.dropout = nn.Dropout(config.dropout)
+
+    def read(self, x: Tensor) -> Tensor:
+        """(…, H) → (…, H): what the layer reads."""
+        return self.norm(x) if self.norm_first else x
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """(…, H) of the stack and (…, H) that the layer made of it → (…, H)."""
+        y = self.dropout(y)
+        if self.residual:
+            y = x + y
+        return y if self.norm_first else self.norm(y)
+
+
+def top_norm(config: CommonConfig) -> nn.Module:
+    """Normalises what leaves a stack of sublayers, where these normalise only what layers read ("pre")."""
+    assert config.hidden_size is not None
+    return nn.LayerNorm(config.hidden_size) if config.norm == "pre" else nn.Identity()
+
+
+def initialise(module: nn.Module) -> None:
+    """First weights of all layers in `module`, the same for both families.
+
+    Linear layers: Glorot-uniform weights, zero biases (Glorot & Bengio 2010, equation 16). LSTMs, gate by gate:
+    Glorot-uniform input weights, orthogonal recurrent weights (Saxe et al. 2014), zero biases but for the forget gates,
+    which start open, with 1 (Jozefowicz et al. 2015, section 2.2).
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.LSTM):
+            for name, parameter in layer.named_parameters():
+                for number, gate in enumerate(parameter.data.chunk(4)):  # in torch's order i, f, g, o
+                    if name.startswith("weight_ih"):
+                        nn.init.xavier_uniform_(gate)
+                    elif name.startswith("weight_hh"):
+                        nn.init.orthogonal_(gate)
+                    else:
+                        nn.init.constant_(gate, float(number == 1 and name.startswith("bias_ih")))
+
+
+def stack(count: int, make: Callable[[], nn.Module], *, shared: bool) -> nn.ModuleList:
+    """`count` layers on top of each other; where shared, one and the same layer so many times."""
+    if shared and count:
+        return nn.ModuleList([make()] * count)
+    return nn.ModuleList(make() for _ in range(count))
