@@ -1,34 +1,32 @@
 """The figures of a report, each a function of the table of runs.
 
 A figure function returns None where the runs hold nothing to draw. A model has the same colour and marker in all of
-them. Nothing here touches pyplot's global state; backgrounds are transparent and the neutral colours are `INK`,
-`MUTED` and `RULE`, so that a page can exchange them in the dark.
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from analysis import scaling, units
+from analysis import ablations, drawing, scaling, units
+from analysis.drawing import INK, MUTED, RULE, Look
 from analysis.evidence import LEAST_LENGTHS, Sweep, contests, sweeps
-from analysis.runs import family, results
-from analysis.tables import seed_mean
+from analysis.runs import family, groups, results
+from analysis.variants import side_by_side
 from experiments import schema
 
-INK, MUTED, RULE = "#1f2430", "#6a7282", "#d5d9e0"
-COLUMNS = 3
-WIDTH, PANEL_WIDTH = 11.1, 5.4  # inches: of a figure, of a panel at most
-_MARKERS = {"lstm": "o", "lstm_attention": "s", "transformer": "D"}
-_OTHER_MARKERS = ("^", "v", "P", "X", "<", ">")
 _LINES = {schema.TEST: "-", schema.LONGER: (0, (4, 2))}
 
 
@@ -42,41 +40,10 @@ class Plot:
     draw: Callable[[pd.DataFrame], Figure | None]
 
 
-@dataclass(frozen=True)
-class Look:
-    """Colour and marker of each model, by label."""
-
-    color: dict[str, str]
-    marker: dict[str, str]
-
-
-def look(models: Iterable[str]) -> Look:
-    """Fixed by schema.MODEL_COLORS for the plain models; variants take the other colours in the order of their labels.
-
-    A variant that is the only one of its family among them takes the family's.
-    """
-    labels = units.in_order(models)
-    families = [family(label) for label in labels]
-    color, marker, others = {}, {}, 0
-    for label, base in zip(labels, families, strict=True):
-        if base in schema.MODEL_COLORS and (label == base or families.count(base) == 1):
-            color[label], marker[label] = schema.MODEL_COLORS[base], _MARKERS[base]
-        else:
-            color[label] = schema.OTHER_COLORS[others % len(schema.OTHER_COLORS)]
-            marker[label] = _OTHER_MARKERS[others % len(_OTHER_MARKERS)]
-            others += 1
-    return Look(color, marker)
-
-
-def look_of(runs: pd.DataFrame, kind: str) -> Look:
-    """Of the models that have runs of this kind: those are the ones that stand side by side in a figure."""
-    return look(runs.loc[runs["kind"] == kind, "model"])
-
-
 # --- scores ----------------------------------------------------------------------------------------------------------
 def score_by_axis(runs: pd.DataFrame) -> Figure | None:
     """Headline score against each axis, a panel per task and axis; out of range dashed on a shaded ground."""
-    measured = results(runs)
+    measured = results(side_by_side(runs))
     panels = [
         (contest, axis)
         for contest in contests(measured)
@@ -84,8 +51,8 @@ def score_by_axis(runs: pd.DataFrame) -> Figure | None:
     ]
     if not panels:
         return None
-    style = look_of(measured, schema.LEARN)
-    figure, axes = _panels(len(panels))
+    style = drawing.look_of(measured, schema.LEARN)
+    figure, axes = drawing.panels(len(panels))
     drawn: set[str] = set()
     for ax, (contest, axis) in zip(axes, panels, strict=True):
         curves = {}
@@ -93,10 +60,10 @@ def score_by_axis(runs: pd.DataFrame) -> Figure | None:
             rows = contest.rows[contest.rows["metric"] == schema.metric(split, contest.headline, axis)]
             if not rows.empty:
                 curves[split] = rows.assign(value=rows["value"] * contest.quantity.scale)
-                _lines(ax, curves[split], style, linestyle=line)
+                drawing.lines(ax, curves[split], style, linestyle=line)
                 drawn |= set(rows["model"])
-        _score_limits(ax, contest.quantity)
-        _scale_x(ax, pd.concat(curves)["at"])
+        drawing.score_limits(ax, contest.quantity)
+        drawing.scale_x(ax, pd.concat(curves)["at"])
         if schema.LONGER in curves:
             _out_of_range(ax, curves)
         if contest.headline == schema.TOKEN_ACCURACY:
@@ -111,8 +78,8 @@ def score_by_axis(runs: pd.DataFrame) -> Figure | None:
                     color=MUTED,
                     fontsize=8,
                 )
-        _finish(ax, contest.name, axis, contest.quantity.title)
-    _legend(figure, style, drawn)
+        drawing.finish(ax, contest.name, axis, contest.quantity.title)
+    drawing.legend_of_models(figure, style, drawn)
     return figure
 
 
@@ -150,7 +117,7 @@ def learning_by_seconds(runs: pd.DataFrame) -> Figure | None:
 
 
 def _learning(runs: pd.DataFrame, clock: str | None) -> Figure | None:
-    measured = results(runs)
+    measured = results(side_by_side(runs))
     panels = []
     for contest in contests(measured):
         curve = contest.rows[contest.rows["metric"] == schema.metric(schema.VALIDATION, contest.headline)]
@@ -162,8 +129,8 @@ def _learning(runs: pd.DataFrame, clock: str | None) -> Figure | None:
             panels.append((contest, curve))
     if not panels:
         return None
-    style = look_of(measured, schema.LEARN)
-    figure, axes = _panels(len(panels))
+    style = drawing.look_of(measured, schema.LEARN)
+    figure, axes = drawing.panels(len(panels))
     for ax, (contest, curve) in zip(axes, panels, strict=True):
         scaled = curve.assign(value=curve["value"] * contest.quantity.scale)
         sns.lineplot(
@@ -189,9 +156,9 @@ def _learning(runs: pd.DataFrame, clock: str | None) -> Figure | None:
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         ax.set_xlim(left=0)
         name = "training step" if clock is None else "training time, s"
-        _finish(ax, contest.name, name, f"validation {contest.quantity.title}")
-        _score_limits(ax, contest.quantity)
-    _legend(figure, style, {model for _, curve in panels for model in curve["model"]}, markers=False)
+        drawing.finish(ax, contest.name, name, f"validation {contest.quantity.title}")
+        drawing.score_limits(ax, contest.quantity)
+    drawing.legend_of_models(figure, style, {model for _, curve in panels for model in curve["model"]}, markers=False)
     return figure
 
 
@@ -211,26 +178,26 @@ def cost_by_length(runs: pd.DataFrame) -> Figure | None:
     panels = [(sweep, metric) for sweep in found for metric in _COSTS if (sweep.rows["metric"] == metric).any()]
     if not panels:
         return None
-    style = look_of(measured, schema.EFFICIENCY)
-    figure, axes = _panels(len(panels), columns=2)
+    style = drawing.look_of(measured, schema.EFFICIENCY)
+    figure, axes = drawing.panels(len(panels), columns=2)
     for ax, (sweep, metric) in zip(axes, panels, strict=True):
         quantity = units.of(metric)
         curve = sweep.rows[(sweep.rows["metric"] == metric) & (sweep.rows["value"] > 0)]
-        _lines(ax, curve.assign(value=curve["value"] * quantity.scale), style)
+        drawing.lines(ax, curve.assign(value=curve["value"] * quantity.scale), style)
         if metric == schema.TRAIN_STEP_SECONDS:
             _quartiles(ax, sweep, style, quantity)
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
-        _scale_x(ax, curve["at"], logarithmic=True)
+        drawing.scale_x(ax, curve["at"], logarithmic=True)
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         ax.yaxis.set_minor_locator(NullLocator())
         _exponents(ax, curve.assign(value=curve["value"] * quantity.scale), style)
         title = f"{quantity.name}\n{sweep.where}" if len(found) > 1 else quantity.name
-        _finish(ax, title, "length, tokens", quantity.unit)
+        drawing.finish(ax, title, "length, tokens", quantity.unit)
     if len(found) == 1:
         figure.supxlabel(found[0].where, fontsize=9, color=MUTED)
-    _legend(figure, style, {model for sweep, _ in panels for model in sweep.rows["model"]})
+    drawing.legend_of_models(figure, style, {model for sweep, _ in panels for model in sweep.rows["model"]})
     return figure
 
 
@@ -272,115 +239,105 @@ def _exponents(ax: Axes, curve: pd.DataFrame, style: Look) -> None:
         )
 
 
-# --- shared ----------------------------------------------------------------------------------------------------------
-def _panels(count: int, columns: int = COLUMNS, height: float = 3.0) -> tuple[Figure, list[Axes]]:
-    columns = min(columns, count)
-    width = min(WIDTH / columns, PANEL_WIDTH)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(width * columns, height * rows + 0.5), facecolor="none")
-    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)  # inches
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for empty in grid.flat[count:]:
-        empty.remove()
-    return figure, list(grid.flat[:count])
+# --- components ------------------------------------------------------------------------------------------------------
+def components(runs: pd.DataFrame) -> Figure | None:
+    """By how much the full model leads each variant: a panel per full model, a row per variant, pooled and by task."""
+    found = ablations.effects(runs)
+    found = found.assign(unit=[ablations.gap(headline).unit for headline in found["headline"]])
+    panels = []
+    for (grid, full, unit), rows in groups(found, "grid", "reference", "unit", sort=False):
+        measured = [variant for variant in ablations.by_effect(rows).values() if variant["n"].any()]
+        if measured:
+            panels.append((grid, full, unit, measured))
+    if not panels:
+        return None
+    lanes = {schema.TEST: 0.0} | ({schema.LONGER: 0.36} if (found["split"] == schema.LONGER).any() else {})
+    middle = sum(lanes.values()) / 2
+    counts = [len(variants) for *_, variants in panels]
+    height = (0.18 + 0.16 * len(lanes)) * sum(counts) + 0.85 * len(panels) + 0.5  # inches
+    figure = Figure(figsize=(drawing.WIDTH, height), facecolor="none")
+    figure.set_layout_engine("constrained", h_pad=0.1)
+    axes = list(figure.subplots(len(panels), squeeze=False, height_ratios=[count + 0.3 for count in counts]).flat)
+    several_grids = len(found["grid"].unique()) > 1
+    first: dict[str, Axes] = {}  # of a unit: the panels after it have the same scale
+    for ax, (grid, full, unit, variants) in zip(axes, panels, strict=True):
+        if first.setdefault(unit, ax) is not ax:
+            ax.sharex(first[unit])
+        for place, rows in enumerate(variants):
+            ax.axhline(place + middle + 0.5, color=RULE, linewidth=0.7, zorder=0)
+            for split, lane in lanes.items():
+                _forest(ax, place + lane, rows[rows["split"] == split], schema.MODEL_COLORS.get(family(full), INK))
+        ax.axvline(0, color=INK, linewidth=1, zorder=1)
+        if unit == "points":
+            ax.axvspan(-100 * ablations.MARGIN, 100 * ablations.MARGIN, color=MUTED, alpha=0.14, linewidth=0, zorder=0)
+        name = units.model_name(full) + (f", grid {grid}" if several_grids else "")
+        drawing.finish(ax, name, f"full model minus variant, {unit}", "")
+        ax.set_yticks([i + middle for i in range(len(variants))], [_component(rows) for rows in variants])
+        ax.set_ylim(len(variants) - 0.5 + middle, middle - 0.5)  # the first variant on top
+        ax.tick_params(axis="y", length=0)
+        ax.grid(visible=False, axis="y")
+    _forest_legend(figure, found)
+    return figure
 
 
-def _lines(ax: Axes, curve: pd.DataFrame, style: Look, linestyle: object = "-") -> None:
-    """Mean over seeds with its 95 % interval as a band, a line per model."""
-
-    def interval(values: pd.Series) -> tuple[float, float]:
-        found = seed_mean(values)
-        return found.low, found.high
-
-    order = units.in_order(curve["model"])
-    sns.lineplot(
-        curve,
-        x="at",
-        y="value",
-        hue="model",
-        hue_order=order,
-        style="model",
-        style_order=order,
-        dashes=False,
-        markers=style.marker,
-        palette=style.color,
-        errorbar=interval,
-        ax=ax,
-        linewidth=1.8,
-        markersize=5.5,
-        markeredgewidth=0,
-        linestyle=linestyle,
-        err_kws={"alpha": 0.18, "linewidth": 0},
-        legend=False,
-    )
+def _component(rows: pd.DataFrame) -> str:
+    """What a variant changes and, where it was not measured on all tasks that count, on how many it was."""
+    pooled = rows[rows["task"] == ""].iloc[0]
+    fewer = pooled["tasks"] < pooled["of_tasks"]
+    return pooled["change"] + (f" ({pooled['tasks']} of {pooled['of_tasks']} tasks)" if fewer else "")
 
 
-def _scale_x(ax: Axes, places: pd.Series, logarithmic: bool | None = None) -> None:
-    """Logarithmic where the values span four doublings; ticks at measured values."""
-    values = np.unique(places)
-    if logarithmic is None:
-        logarithmic = bool(values[0] > 0 and values[-1] >= 16 * values[0])
-    if logarithmic:
-        ax.set_xscale("log", base=2)
-        powers = values[np.log2(values) % 1 == 0]
-        values = powers if len(powers) > 1 else values
-    if logarithmic or len(values) <= 7:
-        ax.xaxis.set_major_locator(FixedLocator(list(values[:: -(-len(values) // 9)])))
-    else:
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+_POOLED: dict[str, Any] = {"marker": "D", "markersize": 7.5}
+_TASK: dict[str, Any] = {"marker": "o", "markersize": 4.5, "linestyle": "", "alpha": 0.85}
+_UNTRAINED: dict[str, Any] = _TASK | {"marker": "x", "markeredgewidth": 1.5}
+_WIDTHS = {schema.TEST: 2.6, schema.LONGER: 1.4}  # of an interval's line
 
 
-def _score_limits(ax: Axes, quantity: units.Quantity) -> None:
-    if quantity.unit == "%" and not quantity.lower_is_better:
-        ax.set_ylim(-3, 103)
-    else:
-        ax.set_ylim(bottom=0)
+def _forest(ax: Axes, height: float, rows: pd.DataFrame, color: str) -> None:
+    """The numbers of one variant on one split: hollow out of range."""
+    row: Any  # a named tuple
+    for row in rows.itertuples():
+        scale = ablations.gap(row.headline).scale
+        fill: dict[str, Any] = {"color": color, "markerfacecolor": "none" if row.split == schema.LONGER else color}
+        if row.task:
+            ax.plot([scale * row.estimate], [height], **fill, **_TASK if row.trained else _UNTRAINED)
+        else:
+            ends = [scale * row.low, scale * row.high]
+            ax.plot(ends, [height, height], color=color, linewidth=_WIDTHS[row.split], zorder=3)
+            ax.plot([scale * row.estimate], [height], **fill, **_POOLED, zorder=3)
 
 
-def _finish(ax: Axes, title: str, x: str, y: str) -> None:
-    ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK)
-    ax.set_xlabel(x, fontsize=9.5, color=INK)
-    ax.set_ylabel(y, fontsize=9.5, color=INK)
-    ax.set_facecolor("none")
-    ax.grid(visible=True, color=RULE, linewidth=0.7)
-    ax.set_axisbelow(True)
-    # Explicitly, not by a style: ticks are made when drawn, long after a style's context has ended.
-    ax.tick_params(colors=MUTED, labelcolor=INK, labelsize=8.5, length=3)
-    ax.spines[:].set_color(MUTED)
-    sns.despine(ax=ax)
+def _forest_legend(figure: Figure, found: pd.DataFrame) -> None:
+    def handle(label: str, **look: Any) -> Line2D:
+        return Line2D([], [], color=MUTED, label=label, **look)
+
+    handles: list[Artist] = [handle("pooled over tasks, in range", linewidth=_WIDTHS[schema.TEST], **_POOLED)]
+    if (found["split"] == schema.LONGER).any():
+        hollow = _POOLED | {"linewidth": _WIDTHS[schema.LONGER], "markerfacecolor": "none"}
+        handles.append(handle("out of range", **hollow))
+    handles.append(handle("one task", **_TASK))
+    if not found["trained"].all():
+        handles.append(handle("a task on which the full model is not trained", **_UNTRAINED))
+    if (found["unit"] == "points").any():
+        handles.append(Patch(color=MUTED, alpha=0.14, linewidth=0, label=f"±{100 * ablations.MARGIN:.0f} points"))
+    drawing.legend(figure, handles)
 
 
-def _legend(figure: Figure, style: Look, models: Iterable[str], *, markers: bool = True) -> None:
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=style.color[m],
-            marker=style.marker[m] if markers else "",
-            markeredgewidth=0,
-            linewidth=2,
-            label=units.model_name(m),
-        )
-        for m in units.in_order(models)
-    ]
-    figure.legend(
-        handles=handles,
-        loc="outside upper left",
-        ncols=max(1, min(len(handles), 5)),
-        frameon=False,
-        labelcolor=INK,
-        fontsize=10,
-    )
-
-
+COMPONENTS = Plot(
+    "components",
+    "What each component buys",
+    "Headline score of the full model minus that of the variant named on the left: to the right of zero the"
+    " full model is better. Large: mean over tasks with its 95 % interval over seeds. Small: means over seeds by task."
+    " Filled: in the range of training. Hollow: out of it.",
+    components,
+)
 PLOTS: Sequence[Plot] = (
     Plot(
         "scores",
         "Scores along each axis",
         "Headline score on the test sets against distance, length or number of items; a bin stands at its upper edge."
-        " Lines are means over seeds, bands their 95 % intervals. Solid: in the range of training. Dashed: out of it.",
+        " Lines are means over seeds, bands their 95 % intervals. Solid: in the range of training. Dashed: out of it."
+        " In a grid of more than six models only the full one of each family is drawn.",
         score_by_axis,
     ),
     Plot(
@@ -403,4 +360,5 @@ PLOTS: Sequence[Plot] = (
         " 95 % intervals over seeds or, with one seed, the quartiles of the repeats of a training step.",
         cost_by_length,
     ),
+    COMPONENTS,
 )

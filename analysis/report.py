@@ -12,19 +12,24 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import claims, figures, tables, units
+from analysis import ablations, claims, drawing, figures, tables, units, variants
 from analysis import runs as runs_table
 from analysis.runs import FAILED, FINISHED, KILLED, each
+from experiments import schema
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # The neutral colours of a figure become the page's, so that one drawing serves light and dark; its ground goes.
 _PAGE_COLORS = {
-    figures.INK: "var(--ink)",
-    figures.MUTED: "var(--muted)",
-    figures.RULE: "var(--rule)",
+    drawing.INK: "var(--ink)",
+    drawing.MUTED: "var(--muted)",
+    drawing.RULE: "var(--rule)",
     "#000000": "var(--ink)",
     "#ffffff": "none",
 }
+_ABRIDGED = (
+    f"Of a grid with more than {variants.MOST_LABELS} models only the full one of each family stands here; its variants"
+    " stand in “What each component buys” and in the table of models, all numbers in comparison.csv."
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ def write(runs: pd.DataFrame, folder: str | os.PathLike[str], *, title: str, com
 
     There are report.html (self-contained: nothing in it is loaded from anywhere), report.md, figures/*.svg and *.png,
     the tidy table as runs.parquet and runs.csv, and the numbers behind the tables and sentences as comparison.csv,
-    models.csv and claims.csv.
+    ablations.csv, models.csv and claims.csv.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -55,11 +60,14 @@ def write(runs: pd.DataFrame, folder: str | os.PathLike[str], *, title: str, com
     target = Path(folder)
     (target / "figures").mkdir(parents=True, exist_ok=True)
     numbers, models, answers = tables.comparison(runs), tables.models_table(runs), claims.folklore(runs)
+    effects = ablations.effects(runs)
     runs_table.write(runs, target / "runs.parquet")
     runs_table.write(runs, target / "runs.csv")
     numbers.to_csv(target / "comparison.csv", index=False)
+    effects.to_csv(target / "ablations.csv", index=False)
     models.to_csv(target / "models.csv", index=False)
     claims.table(answers).to_csv(target / "claims.csv", index=False)
+    drawn = [one for plot in figures.PLOTS if (one := _draw(plot, runs, target / "figures"))]
     content = {
         "title": title,
         "command": command,
@@ -69,7 +77,10 @@ def write(runs: pd.DataFrame, folder: str | os.PathLike[str], *, title: str, com
         "folklore": answers,
         "left_out": claims.left_out(runs),
         "beyond": claims.BEYOND,
-        "figures": [drawn for plot in figures.PLOTS if (drawn := _draw(plot, runs, target / "figures"))],
+        "abridged": "" if numbers["shown"].all() else _ABRIDGED,
+        "components": ablations.sections(effects),
+        "components_figure": next((one for one in drawn if one.plot is figures.COMPONENTS), None),
+        "figures": [one for one in drawn if one.plot is not figures.COMPONENTS],
         "models": tables.models_as_table(models),
         "failures": tables.failures_as_table(tables.failures(runs)),
         "environment": tables.as_table(environment(runs)),
@@ -96,9 +107,12 @@ def facts(runs: pd.DataFrame) -> dict[str, str]:
     failed = tables.failures(runs)
     stopped = failed[failed["status"].isin([FAILED, KILLED]) & (failed["later"] == "")]
     started = every["start_time"].dropna()
+    shown = set(variants.side_by_side(runs)["model"]) | set(every.loc[every["kind"] != schema.LEARN, "model"])
+    others = len(set(every["model"]) - shown)
     found = {
         "grids": ", ".join(sorted(every["grid"].unique())),
-        "models": ", ".join(map(units.model_name, units.in_order(every["model"]))),
+        "models": ", ".join(map(units.model_name, units.in_order(shown)))
+        + (f" and {others} variant{'s' if others > 1 else ''}" if others else ""),
         "runs": f"{len(finished)} finished" + (f", {len(stopped)} failed" if len(stopped) else ""),
         "seeds": ", ".join(map(str, sorted(every["seed"].dropna().unique()))),
         "hardware": ", ".join(sorted(set(finished["hardware"]) - {""})),

@@ -40,6 +40,7 @@ _DTYPES = {
     "status": "str",
     "reason": "str",
     "headline": "str",
+    "budget_of": "str",
     "chance": "float64",
     "gates": "str",
     "start_time": "datetime64[ms, UTC]",
@@ -79,6 +80,11 @@ def load(tracking_uri: str, grids: Sequence[str]) -> pd.DataFrame:
             raise StoreReadError(f"no runs of grid {grid!r} in {tracking_uri}; grids with runs: {names}")
         for run in _newest_of_each_key(_search(client, known[grid])):
             rows.extend(_rows(client, run, grid))
+    return tidy(rows)
+
+
+def tidy(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """The table of `load` from its rows: columns, their types and the order."""
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(_DTYPES)
     order = ["grid", "kind", "task", "model", "seed", "start_time", "run_id", "metric", "at"]
     return table.sort_values(order, kind="stable", ignore_index=True)
@@ -167,6 +173,7 @@ def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]
         "status": run.info.status,
         "reason": tags.get(schema.REASON, ""),
         "headline": tags.get(schema.HEADLINE, ""),
+        "budget_of": tags.get(schema.BUDGET_OF, ""),
         "chance": float(tags[schema.CHANCE]) if schema.CHANCE in tags else None,
         "gates": "; ".join(failed) or (schema.GATE_PASSED if gates else ""),
         "start_time": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),

@@ -49,6 +49,29 @@ def difference(a: ArrayLike, b: ArrayLike, rng: np.random.Generator) -> Interval
     return mean(first - second, rng)
 
 
+def stratified_mean(strata: Sequence[ArrayLike], rng: np.random.Generator) -> Interval:
+    """Mean over the strata of each one's mean: every stratum (a task) weighs the same, however many seeds it has.
+
+    The bootstrap resamples the values (one per seed) of each stratum on their own, as many as there are; the strata are
+    fixed. BCa for several samples: Davison & Hinkley 1997, "Bootstrap Methods and their Application", section 5.3.2.
+
+    Returns:
+        `n` is the number of seeds of the stratum with the fewest; where that is one there is no interval. Without a
+        stratum NaN with n = 0.
+
+    Raises:
+        ValueError: a stratum without a value; leave out what was not measured.
+    """
+    samples = [_checked(stratum) for stratum in strata]
+    if not all(len(sample) for sample in samples):
+        raise ValueError("a stratum has no value; leave it out")
+
+    def grand_mean(*samples: Floats, axis: int = -1) -> Floats:
+        return np.asarray(sum(sample.mean(axis=axis) for sample in samples) / len(samples))
+
+    return _interval(samples or [np.array([])], grand_mean, rng, paired=False)
+
+
 def ratio(a: ArrayLike, b: ArrayLike, rng: np.random.Generator) -> Interval:
     """Geometric mean of ``a / b``, paired by seed; the interval is computed in log space. All values positive."""
     first, second = _paired(a, b)
@@ -89,8 +112,10 @@ def _paired(*samples: ArrayLike) -> tuple[Floats, ...]:
     return arrays
 
 
-def _interval(samples: Sequence[Floats], statistic: Callable[..., Floats], rng: np.random.Generator) -> Interval:
-    n = len(samples[0])
+def _interval(
+    samples: Sequence[Floats], statistic: Callable[..., Floats], rng: np.random.Generator, *, paired: bool = True
+) -> Interval:
+    n = min(len(sample) for sample in samples)
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     estimate = float(statistic(*samples))
@@ -105,7 +130,7 @@ def _interval(samples: Sequence[Floats], statistic: Callable[..., Floats], rng: 
             samples,
             statistic,
             n_resamples=RESAMPLES,
-            paired=len(samples) > 1,
+            paired=paired and len(samples) > 1,
             vectorized=True,
             axis=-1,
             confidence_level=CONFIDENCE,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from analysis import units
+from analysis import units, variants
 from analysis.runs import FINISHED, RUNNING, each, groups, results
 from analysis.statistics import Interval, mean
 from experiments import schema
@@ -21,7 +21,7 @@ MATCHED_WITHIN = 0.01  # of the budget
 SCORE, COST = "score", "cost"
 COMPARISON_COLUMNS = (
     *("grid", "task", "group", "metric", "split", "axis", "at"),
-    *("model", "estimate", "low", "high", "n"),
+    *("model", "shown", "estimate", "low", "high", "n"),
 )
 _COSTS = (schema.PARAMETERS, schema.MATCH_ERROR, schema.TRAIN_TOKENS_PER_SECOND, schema.RUN_SECONDS)
 
@@ -39,16 +39,18 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
     After these come the costs: parameters, match error, training throughput (median over a run), seconds of the run.
 
     Returns:
-        A row per task, measure and model with the columns of `COMPARISON_COLUMNS`; `estimate`, `low` and `high` in the
-        metric's own unit (shares as 0..1), `n` seeds. What was not measured has no row.
+        A row per task, measure and model with the columns of `COMPARISON_COLUMNS`; `shown` says whether the model has a
+        column in a table (`variants.side_by_side`); `estimate`, `low` and `high` in the metric's own unit (shares as
+        0..1), `n` seeds. What was not measured has no row.
     """
     learnt = results(runs).query("kind == @schema.LEARN")
+    shown = set(variants.side_by_side(runs)[["grid", "model"]].itertuples(index=False, name=None))
     rows: list[dict[str, Any]] = []
 
     def add(block: pd.DataFrame, **labels: object) -> None:
         for model in units.in_order(block["model"]):
             found = seed_mean(block.loc[block["model"] == model, "value"])
-            rows.append(labels | {"model": model} | vars(found))
+            rows.append(labels | {"model": model, "shown": (labels["grid"], model) in shown} | vars(found))
 
     for (grid, task), block in groups(learnt, "grid", "task"):
         labels = {"grid": grid, "task": task}
@@ -72,17 +74,19 @@ def models_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Parameters of each model on each task.
 
     Returns:
-        Columns grid, task, model, parameters, budget, match_error, matching ("matched" within ±1 % of the budget, "not
-        matched" outside, "no budget" where none was asked for) and one for each part: embedding, encoder, …; missing
-        where the model has no such part.
+        Columns grid, task, model, parameters, budget, budget_of (what the budget counts, in words), match_error,
+        matching ("matched" within ±1 % of the budget, "not matched" outside, "no budget" where none was asked for) and
+        one for each part: embedding, encoder, …; missing where the model has no such part.
     """
     learnt = results(runs).query("kind == @schema.LEARN")
     parts = {f"{schema.PARAMETERS}_{part}": part for part in schema.PARAMETER_PARTS}
     names = {schema.PARAMETERS: "parameters", schema.BUDGET: "budget", schema.MATCH_ERROR: "match_error"} | parts
     scalars = learnt[learnt["metric"].isin(names)]
-    wide = scalars.pivot_table(index=["grid", "task", "model", "run_id"], columns="metric", values="value")
-    wide = wide.rename(columns=names).reindex(columns=list(names.values())).reset_index().drop(columns="run_id")
-    wide = wide.drop_duplicates(ignore_index=True)  # the same for every seed
+    labels = ["grid", "task", "model", "budget_of", "run_id"]
+    wide = scalars.pivot_table(index=labels, columns="metric", values="value").rename(columns=names).reset_index()
+    columns = ["grid", "task", "model", "parameters", "budget", "budget_of", "match_error", *schema.PARAMETER_PARTS]
+    wide = wide.reindex(columns=columns).drop_duplicates(ignore_index=True)  # the same for every seed
+    wide["budget_of"] = wide["budget_of"].replace("", None)
     error = wide["match_error"]
     within = [error.isna(), error.abs() <= MATCHED_WITHIN]
     matching = np.select(within, ["no budget", "matched"], default="not matched")
@@ -147,14 +151,15 @@ class Table:
 def comparison_table(numbers: pd.DataFrame, show: Iterable[str] = (SCORE, COST), *, overall: bool = False) -> Table:
     """The numbers of `comparison` as a table: a row per task and measure, a column per model, and the number of seeds.
 
-    The best score of a row is bold, several where they are the same as shown, none where all are.
+    In a large grid only the full models have a column (`shown`). The best score of a row is bold, several where they
+    read the same, none where all do.
 
     Args:
         numbers: what `comparison` returned.
         show: which of "score" and "cost".
         overall: leave the slices out.
     """
-    shown = numbers[numbers["group"].isin(list(show))]
+    shown = numbers[numbers["shown"] & numbers["group"].isin(list(show))]
     if overall:
         shown = shown[shown["axis"] == ""]
     models = units.in_order(shown["model"])

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis.runs import family
 from analysis.statistics import Interval
 from experiments import schema
 
 MISSING = "–"
-_MODEL_NAMES = {"lstm": "LSTM", "lstm_attention": "LSTM + attention", "transformer": "Transformer"}
+_MODEL_NAMES = {
+    "lstm": "LSTM",
+    "lstm_attention": "LSTM + attention",
+    "transformer": "Transformer",
+    "lstm_transformer": "LSTM → Transformer",
+    "transformer_lstm": "Transformer → LSTM",
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,11 @@ class Quantity:
     def direction(self) -> int:
         """1 where more is better, -1 where less is."""
         return -1 if self.lower_is_better else 1
+
+    @property
+    def gap(self) -> Quantity:
+        """How a difference of two of these is shown: with its sign, of shares in points."""
+        return replace(self, unit="points" if self.unit == "%" else self.unit, form=f"+z{self.form}")
 
     def number(self, value: float) -> str:
         """`value` in the quantity's unit, without naming it."""

@@ -122,5 +122,5 @@ MODEL_COLORS = {
     "lstm_transformer": "#CC79A7",
     "transformer_lstm": "#E69F00",
 }
-# For variants, in the order of their labels: what is left of the set, then a violet and an olive.
+# For variants, in the order of their labels: what is left of that set, and a violet and an olive apart from it.
 OTHER_COLORS = ("#56B4E9", "#000000", "#8C6BB1", "#999933")

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import tracked_runs as truth
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from analysis import figures, report, runs, tables, units
+from analysis import ablations, drawing, figures, report, runs, tables, units
 from experiments import schema as s
 
 PNG = b"\x89PNG\r\n\x1a\n"
+PLOTS = [plot for plot in figures.PLOTS if plot is not figures.COMPONENTS]  # the known grid has no variants
 
 
 class Page(HTMLParser):
@@ -78,10 +80,10 @@ def page(written: Path) -> Page:
 
 def test_everything_is_written(written: Path) -> None:
     names = {str(file.relative_to(written)) for file in written.rglob("*") if file.is_file()}
-    plots = {f"figures/{plot.name}.{kind}" for plot in figures.PLOTS for kind in ("svg", "png")}
-    numbers = {"runs.parquet", "runs.csv", "comparison.csv", "models.csv", "claims.csv"}
+    plots = {f"figures/{plot.name}.{kind}" for plot in PLOTS for kind in ("svg", "png")}
+    numbers = {"runs.parquet", "runs.csv", "comparison.csv", "ablations.csv", "models.csv", "claims.csv"}
     assert names == {"report.html", "report.md"} | plots | numbers
-    for plot in figures.PLOTS:
+    for plot in PLOTS:
         assert (written / f"figures/{plot.name}.png").read_bytes().startswith(PNG)
         ElementTree.parse(written / f"figures/{plot.name}.svg")
 
@@ -97,24 +99,24 @@ def test_the_page_loads_nothing(written: Path, page: Page) -> None:
 def test_links_and_identifiers_of_the_page(page: Page) -> None:
     assert len(page.ids) == len(set(page.ids))
     assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
-    assert {plot.name for plot in figures.PLOTS} <= set(page.ids)
+    assert {plot.name for plot in PLOTS} <= set(page.ids)
 
 
 def test_every_figure_says_what_it_shows(page: Page) -> None:
-    assert page.figures == len(page.drawings) == len(figures.PLOTS)
-    for drawing in page.drawings:
-        assert drawing["role"] == "img"
-        assert "LSTM, LSTM + attention, Transformer" in str(drawing["aria-label"])
+    assert page.figures == len(page.drawings) == len(PLOTS)
+    for drawn in page.drawings:
+        assert drawn["role"] == "img"
+        assert "LSTM, LSTM + attention, Transformer" in str(drawn["aria-label"])
     assert "associative_recall, g2p(language=fre), running_parity" in str(page.drawings[0]["aria-label"])
 
 
 def test_drawings_take_the_colours_of_the_page(written: Path) -> None:
     text = (written / "report.html").read_text(encoding="utf-8")
     drawings = text[text.index("<svg") : text.rindex("</svg>")]
-    assert figures.INK not in drawings
+    assert drawing.INK not in drawings
     assert "#ffffff" not in drawings
     assert "var(--ink)" in drawings
-    assert all(color.lower() in drawings for color in s.MODEL_COLORS.values())
+    assert all(s.MODEL_COLORS[model].lower() in drawings for model in truth.THROUGHPUT)
 
 
 def test_the_numbers_on_the_page_are_those_of_the_table(known: pd.DataFrame, page: Page, written: Path) -> None:
@@ -173,7 +175,7 @@ def test_the_markdown_says_the_same(known: pd.DataFrame, written: Path) -> None:
     text = (written / "report.md").read_text(encoding="utf-8")
     assert text.startswith("# Known <truth> & more\n")
     assert tables.comparison_table(tables.comparison(known)).markdown() in text
-    for plot in figures.PLOTS:
+    for plot in PLOTS:
         assert f"](figures/{plot.name}.png)" in text
     assert "ahead by 71.0 points [67.0, 75.0]" in text
 
@@ -188,6 +190,122 @@ def test_a_report_on_nothing_but_failures(known: pd.DataFrame, tmp_path: Path) -
     assert text.count("not measured</p>") == 4
     assert "<svg" not in text
     assert list((tmp_path / "figures").iterdir()) == []
+
+
+# --- a grid of ablations ---------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def ablated() -> pd.DataFrame:
+    return truth.ablated()
+
+
+@pytest.fixture(scope="module")
+def ablated_folder(ablated: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report.write(ablated, tmp_path_factory.mktemp("ablated"), title="Ablated", command="c").parent
+
+
+def test_what_each_component_buys_stands_on_the_page(ablated: pd.DataFrame, ablated_folder: Path) -> None:
+    page = Page()
+    page.feed((ablated_folder / "report.html").read_text(encoding="utf-8"))
+    assert "components" in page.ids
+    assert len(page.ids) == len(set(page.ids))
+    assert "#components" in page.links
+    effects = ablations.effects(ablated)
+    parts = ablations.sections(effects)
+    assert [part.name for part in parts] == ["LSTM + attention (layers=2)", "Transformer"]
+    markdown, text = (ablated_folder / "report.md").read_text(encoding="utf-8"), "".join(page.text)
+    for part in parts:
+        assert [list(part.table.header), *map(list, part.table.rows)] in page.tables
+        assert part.table.markdown() in markdown
+        for sentence in [*part.sentences, *part.notes]:
+            assert sentence in text
+            assert sentence in markdown
+    assert text.count("What each component buys") == 4  # in the contents, as a heading, in the notes of two tables
+    assert (ablated_folder / "figures/components.png").read_bytes().startswith(PNG)
+    assert "](figures/components.png)" in markdown
+    labels = [str(drawn["aria-label"]) for drawn in page.drawings]
+    assert sum(label.startswith("What each component buys: LSTM + attention") for label in labels) == 1
+    stored = pd.read_csv(ablated_folder / "ablations.csv", keep_default_na=False, na_values={"estimate": [""]})
+    assert stored["estimate"].to_numpy() == pytest.approx(effects["estimate"].to_numpy(), nan_ok=True)
+    assert stored["task"].tolist() == effects["task"].tolist()
+
+
+def test_without_variants_nothing_is_said_of_components(known: pd.DataFrame, page: Page, written: Path) -> None:
+    assert "components" not in page.ids
+    assert "What each component buys" not in "".join(page.text)
+    assert "What each component buys" not in (written / "report.md").read_text(encoding="utf-8")
+    assert pd.read_csv(written / "ablations.csv").empty
+    assert figures.components(known) is None
+
+
+def test_a_large_grid_shows_its_full_models_side_by_side(ablated: pd.DataFrame, ablated_folder: Path) -> None:
+    page = Page()
+    page.feed((ablated_folder / "report.html").read_text(encoding="utf-8"))
+    full = ["LSTM", "LSTM + attention (layers=2)", "Transformer"]
+    short, comparison, models = page.tables[0], page.tables[2], page.tables[5]  # 3 and 4: what components buy
+    assert short[0][2:-1] == comparison[0][2:-1] == full
+    assert "".join(page.text).count("only the full one of each family stands here") == 2
+    assert {cells[1] for cells in models[1:]} >= {
+        "Transformer (num_heads=1)",
+        "LSTM + attention (layers=2, residual=False)",
+    }
+    stored = pd.read_csv(ablated_folder / "comparison.csv")
+    assert set(stored["model"]) == {*truth.FULL, *truth.EFFECTS}
+    assert set(stored.loc[stored["shown"], "model"]) == set(truth.FULL)
+    assert report.facts(ablated)["models"] == f"{', '.join(full)} and 5 variants"
+    for draw in (figures.learning_by_step, figures.score_by_axis):
+        figure = draw(ablated)
+        assert figure is not None
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == full
+
+
+def markers(figure: Figure, title: str) -> dict[tuple[float, float], str]:
+    """Place → "filled" or "hollow" and the marker, of every marker in a panel of the forest plot."""
+    ax = next(ax for ax in figure.axes if ax.get_title(loc="left") == title)
+    return {
+        (round(float(np.asarray(line.get_xdata())[0]), 6), round(float(np.asarray(line.get_ydata())[0]), 6)): (
+            f"{'hollow' if line.get_markerfacecolor() == 'none' else 'filled'} {line.get_marker()}"
+        )
+        for line in ax.lines
+        if line.get_marker() != "None"
+    }
+
+
+def test_the_forest_plot(ablated: pd.DataFrame) -> None:
+    figure = figures.components(ablated)
+    assert figure is not None
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["LSTM + attention (layers=2)", "Transformer"]
+    lstm, transformer = figure.axes
+    names = [text.get_text() for text in transformer.get_yticklabels()]
+    assert names == ["positions=none", "layers=4, norm=post (1 of 3 tasks)", "num_heads=1"]
+    assert transformer.get_ylim()[0] > transformer.get_ylim()[1]  # the first on top
+    assert lstm.get_xlim() == transformer.get_xlim()
+    drawn = markers(figure, "Transformer")
+    # positions=none: recall and parity; the pooled number, 25 points as on G2P; addition; parity out of range.
+    assert drawn[10, 0] == drawn[40, 0] == "filled o"
+    assert drawn[25, 0] == "filled D"
+    assert drawn[60, 0] == "filled x"
+    assert drawn[-20, 0.36] == "hollow D"
+    assert drawn[3, 1] == "filled D"
+    assert (10, 1) not in drawn
+    (low, high), *_ = [
+        sorted(np.asarray(line.get_xdata()).tolist())
+        for line in transformer.lines
+        if np.size(line.get_xdata()) == 2 and np.asarray(line.get_ydata()).tolist() == [1, 1]
+    ]
+    assert (low, high) == pytest.approx((3 - 0.92, 3 + 0.92))
+    (margin,) = transformer.patches
+    assert isinstance(margin, Rectangle)
+    assert (margin.get_x(), margin.get_width()) == (-5, 10)
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said[1:] == ["out of range", "one task", "a task on which the full model is not trained", "±5 points"]
+
+
+def test_the_forest_plot_leaves_out_what_there_is_not(ablated: pd.DataFrame) -> None:
+    figure = figures.components(ablated[(ablated["task"] == truth.G2P) & ~(ablated["metric"] == "longer/wer")])
+    assert figure is not None
+    assert [text.get_text() for text in figure.legends[0].get_texts()][1:] == ["one task", "±5 points"]
+    assert set(markers(figure, "Transformer")) == {(25, 0), (3, 1), (1, 2)}
+    assert figure.axes[1].get_ylim() == (2.5, -0.5)  # one lane a row
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -271,10 +389,17 @@ def test_figures_leave_no_trace_in_pyplot(known: pd.DataFrame) -> None:
 
 
 def test_colours_are_fixed_by_model() -> None:
-    look = figures.look(["transformer", "lstm", "transformer(layers=4)", "lstm_attention(heads=2)", "hybrid"])
+    look = drawing.look(["transformer", "lstm", "transformer(layers=4)", "lstm_attention(heads=2)", "hybrid"])
     assert look.color["transformer"] == s.MODEL_COLORS["transformer"]
     assert look.color["lstm_attention(heads=2)"] == s.MODEL_COLORS["lstm_attention"]  # the only one of its family
     assert look.color["transformer(layers=4)"] == s.OTHER_COLORS[0]
     assert look.color["hybrid"] == s.OTHER_COLORS[1]
     assert len(set(look.marker.values())) == 5
-    assert figures.look(["lstm"]).color["lstm"] == look.color["lstm"]
+    assert drawing.look(["lstm"]).color["lstm"] == look.color["lstm"]
+
+
+def test_every_plain_model_has_a_colour_and_a_marker_of_its_own() -> None:
+    look = drawing.look(s.MODEL_COLORS)
+    assert look.color == s.MODEL_COLORS
+    assert len(set(look.color.values())) == len(set(look.marker.values())) == 5
+    assert not set(s.OTHER_COLORS) & set(look.color.values())

@@ -52,6 +52,8 @@ def test_what_a_run_is(known: pd.DataFrame) -> None:
     run = runs.each(known).set_index("key").loc["parity-lstm-1"]
     assert (run["grid"], run["kind"], run["task"], run["model"]) == ("known", "learn", "running_parity", "lstm")
     assert (run["seed"], run["chance"], run["headline"]) == (1, 0.5, "token_accuracy")
+    assert run["budget_of"] == "parameters"
+    assert runs.each(known).set_index("key").loc["sweep-lstm", "budget_of"] == ""  # no such tag
     assert (run["device"], run["hardware"], run["gates"]) == ("cpu", truth.HARDWARE, "")
     assert run["start_time"].tzinfo is not None
     assert known["seed"].dtype == "Int64"

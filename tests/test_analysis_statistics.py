@@ -90,6 +90,78 @@ def test_a_ratio_is_a_geometric_mean_and_inverts_exactly() -> None:
     )
 
 
+def stratified_bca_by_hand(*strata: list[float]) -> tuple[float, float]:
+    """As `bca_by_hand`, over all combinations of all resamples of each stratum.
+
+    Acceleration of several samples from the empirical influence values (Davison & Hinkley 1997): with k strata, those
+    of the mean of means are (value - mean of its stratum) / k.
+    """
+    k, observed = len(strata), np.mean([np.mean(stratum) for stratum in strata])
+    resampled = [[np.mean(resample) for resample in product(stratum, repeat=len(stratum))] for stratum in strata]
+    means = np.sort([np.mean(combination) for combination in product(*resampled)])
+    z0 = stats.norm.ppf((np.sum(means < observed - 1e-12) + np.sum(means <= observed + 1e-12)) / (2 * len(means)))
+    influence = [(np.array(stratum) - np.mean(stratum)) / k for stratum in strata]
+    third = sum(np.sum(values**3) / len(values) ** 3 for values in influence)
+    second = sum(np.sum(values**2) / len(values) ** 2 for values in influence)
+    a = third / (6 * second**1.5)
+    z = stats.norm.ppf([0.025, 0.975])
+    low, high = np.quantile(means, stats.norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z))))
+    return float(low), float(high)
+
+
+def test_strata_weigh_the_same_whatever_their_size() -> None:
+    found = statistics.stratified_mean([[1.0, 1.0, 1.0, 1.0], [4.0, 6.0]], rng())
+    assert (found.estimate, found.n) == (3.0, 2)
+    # Only the second stratum varies: its mean is 4, 5 or 6, each end with a quarter of the resamples.
+    assert (found.low, found.high) == (2.5, 3.5)
+
+
+def test_the_stratified_interval_is_bca_over_all_resamples() -> None:
+    strata = [[1.0, 2.0, 9.0], [0.0, 0.5, 1.0, 4.0]]
+    found, (low, high) = statistics.stratified_mean(strata, rng()), stratified_bca_by_hand(*strata)
+    assert found.estimate == pytest.approx((4 + 5.5 / 4) / 2)
+    assert found.low == pytest.approx(low, abs=0.05)
+    assert found.high == pytest.approx(high, abs=0.1)
+
+
+def test_strata_are_resampled_independently() -> None:
+    # Resampled together (seed 0 with seed 0), every mean of means would be 0.5; apart they are 0, 0.25, … 1.
+    found = statistics.stratified_mean([[0.0, 1.0], [1.0, 0.0]], rng())
+    assert (found.estimate, found.low, found.high) == (0.5, 0.0, 1.0)
+
+
+def test_one_stratum_is_a_mean() -> None:
+    values = rng(5).normal(size=8)
+    assert statistics.stratified_mean([values], rng(1)) == statistics.mean(values, rng(1))
+
+
+def test_the_stratified_interval_covers_about_as_often_as_it_says() -> None:
+    generator, centres, spreads, sizes = rng(2), (0.0, 3.0, -1.0), (1.0, 0.2, 2.0), (8, 5, 12)
+    covered = []
+    for i in range(300):
+        strata = [generator.normal(c, s, size=n) for c, s, n in zip(centres, spreads, sizes, strict=True)]
+        found = statistics.stratified_mean(strata, rng(i))
+        covered.append(found.low <= np.mean(centres) <= found.high)
+    assert 0.88 <= np.mean(covered) <= 0.97  # short of 0.95 by what a bootstrap of a dozen values is known to be
+
+
+def test_the_stratified_interval_is_that_of_the_normal_law_for_many_seeds() -> None:
+    strata = [rng(3).normal(0, 1, size=400), rng(4).normal(5, 3, size=900)]
+    found = statistics.stratified_mean(strata, rng())
+    error = math.sqrt(sum(np.var(stratum) / len(stratum) for stratum in strata)) / 2
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.04)
+
+
+def test_one_seed_in_a_stratum_gives_no_interval_and_none_is_refused() -> None:
+    found = statistics.stratified_mean([[1.0, 2.0], [4.0]], rng())
+    assert (found.estimate, found.n, found.known) == (2.75, 1, False)
+    nothing = statistics.stratified_mean([], rng())
+    assert math.isnan(nothing.estimate)
+    assert nothing.n == 0
+    with pytest.raises(ValueError, match="a stratum has no value"):
+        statistics.stratified_mean([[1.0], []], rng())
+
+
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=6), st.floats(0.1, 10))
 @settings(max_examples=25, deadline=None)
 def test_a_ratio_to_a_multiple_is_that_multiple(values: Any, factor: float) -> None:

@@ -108,8 +108,24 @@ def test_matched_is_said_only_within_one_per_cent(known: pd.DataFrame) -> None:
     assert list(matching.index) == ["lstm", "lstm_attention", "transformer"]
     assert found["embedding"].unique().tolist() == [10_000]
     assert found["decoder"].isna().all()
-    without = known[~known["metric"].isin([s.MATCH_ERROR, s.BUDGET])]
+    without = known[~known["metric"].isin([s.MATCH_ERROR, s.BUDGET])].assign(budget_of="")
     assert set(tables.models_table(without)["matching"]) == {"no budget"}
+
+
+def test_a_budget_says_what_it_counts(known: pd.DataFrame) -> None:
+    assert tables.models_as_table(tables.models_table(known)).header[1:7] == (
+        *("model", "parameters", "budget", "budget of", "match error, %", "matching"),
+    )
+    words = "training FLOPs per token at length 64"
+    spent = known.assign(budget_of=words, value=known["value"].where(known["metric"] != s.BUDGET, 1_234_567.89))
+    found = tables.models_table(spent)
+    assert list(found.columns[:8]) == [
+        *("grid", "task", "model", "parameters", "budget", "budget_of", "match_error", "matching")
+    ]
+    assert set(found["budget_of"]) == {words}
+    assert tables.models_as_table(found).rows[0][3:5] == ("1,234,568", words)
+    without = known[~known["metric"].isin([s.MATCH_ERROR, s.BUDGET])].assign(budget_of="")
+    assert tables.models_as_table(tables.models_table(without)).rows[0][3:7] == ("–", "–", "–", "no budget")
 
 
 @pytest.mark.parametrize(
@@ -165,3 +181,13 @@ def test_numbers_in_words() -> None:
         "z",
     ]
     assert units.model_name("transformer(layers=4)") == "Transformer (layers=4)"
+    assert units.model_name("lstm_transformer") == "LSTM → Transformer"
+    assert units.model_name("transformer_lstm(layers=2)") == "Transformer → LSTM (layers=2)"
+
+
+def test_differences_in_words() -> None:
+    accuracy, loss = units.of("test/token_accuracy").gap, units.of("test/loss").gap
+    assert accuracy.interval(Interval(0.12345, -0.1, 0.2, 3)) == "+12.3 [-10.0, +20.0]"
+    assert accuracy.number(-0.0001) == "+0.0"  # no minus before a zero
+    assert accuracy.said(Interval(0.1, math.nan, math.nan, 1)) == "+10.0 points"
+    assert loss.said(Interval(-0.5, -0.6, -0.4, 3)) == "-0.500 nats per token [-0.600, -0.400]"

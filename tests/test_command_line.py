@@ -137,7 +137,7 @@ def test_a_misspelt_key_is_refused_before_anything_happens(tmp_path: Path) -> No
     ("arguments", "message"),
     [
         (("run", "smok"), "no grid named 'smok'; did you mean smoke?"),
-        (("run", "smoke", "--set", "budget.parameters=10"), "the smallest model has"),
+        (("run", "smoke", "--set", "budget.parameters=10"), "the smallest model takes"),
         (("run", "smoke", "--set", "training.step=1"), "--set training.step: unknown key; did you mean steps?"),
         (("run", "g2p", "--data", "/nowhere"), "--data"),
         (("tasks", "revers"), "no task named 'revers'; did you mean reverse?"),

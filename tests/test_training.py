@@ -186,7 +186,7 @@ def test_schedules() -> None:
 
 def test_options_of_training_do_what_they_say() -> None:
     reference = trained("lstm").points.values[TRAIN_LOSS][60]
-    for change in (
+    changes: list[dict[str, Any]] = [
         {"label_smoothing": 0.3},
         {"weight_decay": 10.0},
         {"clip": 1e-4},
@@ -194,8 +194,10 @@ def test_options_of_training_do_what_they_say() -> None:
         {"schedule": "inverse_square_root"},
         {"batch_size": 8},
         {"learning_rate": 1e-3},
-        *([{"precision": "bfloat16"}] if BFLOAT16 else []),
-    ):
+    ]
+    if BFLOAT16:
+        changes.append({"precision": "bfloat16"})
+    for change in changes:
         assert trained("lstm", SETTINGS.model_copy(update=change)).points.values[TRAIN_LOSS][60] != reference, change
     assert (
         trained("lstm", SETTINGS.model_copy(update={"precision": "float32"})).points.values[TRAIN_LOSS][60] == reference
