@@ -3,15 +3,51 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import typer
 
 import lvt
 from experiments.grid import bundled_grids, load_grid
+from models.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+MODELS_README = ROOT / "models" / "README.md"
+
+
+def test_the_map_of_the_models_leads_to_what_is_there() -> None:
+    """Every link is a file, and where its text is code, that name is defined in it."""
+    links = re.findall(r"\[(`?)([^\]`]+)`?\]\(([^)]+)\)", MODELS_README.read_text(encoding="utf-8"))
+    assert len(links) > 60
+    for quoted, name, target in links:
+        path = MODELS_README.parent / target
+        assert path.is_file(), target
+        if quoted:
+            assert re.search(rf"^(?:class|def) {name}\b", path.read_text(encoding="utf-8"), re.MULTILINE), (
+                name,
+                target,
+            )
+
+
+def test_the_map_of_the_models_names_every_option() -> None:
+    """Those that are components; widths are solved, dropout is named in words."""
+    text = MODELS_README.read_text(encoding="utf-8")
+    options = {field.name for config in MODELS.values() for field in fields(config)}
+    for option in options - {"hidden_size", "embedding_size", "feedforward_size", "dropout"}:
+        assert f"`{option}`" in text, option
+
+
+def test_what_the_map_of_the_models_says_is_ablated_is() -> None:
+    ablated = set()
+    for run in load_grid("ablations").runs:
+        for option in fields(run.model.config):
+            if getattr(run.model.config, option.name) != getattr(MODELS[run.model.name], option.name):
+                ablated.add(option.name)
+    starred = set(re.findall(r"`(\w+)` \*", MODELS_README.read_text(encoding="utf-8"))) & ablated
+    assert ablated - {"layers"} == starred  # the LSTM's second layer is part of its full model
 
 
 def test_its_grid_can_be_run(tmp_path: Path) -> None:

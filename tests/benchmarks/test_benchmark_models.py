@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from models.config import Dimensions, ModelConfig
+from models.config import Budget, Dimensions, ModelConfig
 from models.cost import count_parameters, training_flops
 from models.decoding import greedy
-from models.interface import EncoderDecoder
+from models.interface import EOS, EncoderDecoder
 from models.matching import match
 from models.registry import MODELS, build
 
@@ -21,8 +21,8 @@ VOCABULARY, BATCH = 32, 64
 
 def prepared(name: str, length: int) -> tuple[EncoderDecoder, ModelConfig, torch.Tensor]:
     torch.manual_seed(0)
-    dimensions = Dimensions(VOCABULARY, VOCABULARY, length)
-    config = match(MODELS[name], 300_000, dimensions)
+    dimensions = Dimensions(VOCABULARY, VOCABULARY, same_symbols=False, max_length=length)
+    config = match(MODELS[name], Budget(parameters=300_000), dimensions)
     return build(config, dimensions), config, torch.randint(3, VOCABULARY, (3, BATCH, length))
 
 
@@ -71,6 +71,6 @@ def test_encode(benchmark: BenchmarkFixture, name: str, length: int) -> None:
 def test_greedy_decoding(benchmark: BenchmarkFixture, name: str, length: int) -> None:
     """Nothing ends early: the end of sequence is made impossible."""
     model, _, (source, _, _) = prepared(name, length)
-    model.decoder.output.bias.data[2] = -1e9  # type: ignore[union-attr, operator]
+    model.decoder.output.bias.data[EOS] = -1e9
     lengths = torch.full((BATCH,), length)
     time_it(benchmark, "greedy decoding", length, model.eval(), lambda: greedy(model, source, length, lengths))
