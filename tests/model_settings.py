@@ -94,11 +94,12 @@ def add_noise(module: nn.Module, scale: float = 0.1) -> None:
 
 
 def source_of(config: ModelConfig, rows: int, length: int, seed: int, *, padded: bool = False) -> Tensor:
-    """Random source tokens; where padded, every row but the first ends earlier or as late."""
+    """Random source tokens; where padded, the first row is whole, the last (if it can) is not, and others may be."""
     tokens = _tokens(dimensions_of(config).source_vocabulary, rows, length, seed)
     if padded:
         generator = torch.Generator().manual_seed(seed)
         ends = torch.randint(1, length + 1, (rows, 1), generator=generator)
+        ends[-1] = ends[-1].clamp(max=max(1, length - 1))
         ends[0] = length
         tokens = tokens.masked_fill(torch.arange(length) >= ends, PAD)
     return tokens
