@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from models.registry import MODELS
+
 ROOT = Path(__file__).parents[1]
 LVT = Path(sys.executable).parent / "lvt"
 
@@ -141,6 +143,11 @@ def test_a_misspelt_key_is_refused_before_anything_happens(tmp_path: Path) -> No
         (("run", "smoke", "--set", "training.step=1"), "--set training.step: unknown key; did you mean steps?"),
         (("run", "g2p", "--data", "/nowhere"), "--data"),
         (("tasks", "revers"), "no task named 'revers'; did you mean reverse?"),
+        (("models", "--budget", "parameters=30_000"), "--budget and --task, both"),
+        (("models", "smoke", "--task", "reverse"), "a grid states its budgets and tasks itself"),
+        (("models", "--task", "reverse", "--budget", "parameter=5"), "unknown key; did you mean parameters?"),
+        (("models", "--task", "reverse", "--budget", "parameters"), "'parameters' is not of the form NAME=VALUE"),
+        (("models", "--task", "revers", "--budget", "parameters=30_000"), "task.name: found 'revers'; did you mean"),
         (("report", "smoke"), "no store yet"),
         (("export", "smoke", "--out", "x.parquet"), "no store yet"),
         (("dashboard",), "no store yet"),
@@ -149,7 +156,7 @@ def test_a_misspelt_key_is_refused_before_anything_happens(tmp_path: Path) -> No
     ],
 )
 def test_mistakes_end_with_code_2_and_a_hint(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    store = ("--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}") if arguments[0] != "tasks" else ()
+    store = ("--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}") if arguments[0] not in ("tasks", "models") else ()
     result = lvt(*arguments, *store, cwd=tmp_path)
     assert result.returncode == 2, result.stdout + result.stderr
     assert message in result.stderr
@@ -186,6 +193,31 @@ def test_tasks_and_models(tmp_path: Path) -> None:
     shown = lvt("tasks", "reverse", cwd=tmp_path).stdout
     assert "d b a c <eos>" in shown
     assert "max_length" in shown
-    models = lvt("models", "quickstart", cwd=tmp_path).stdout
+    models = lvt("models", "smoke", cwd=tmp_path).stdout
     for name in ("lstm", "lstm_attention", "transformer"):
         assert name in models
+    listed = lvt("models", cwd=tmp_path).stdout
+    for name in ("transformer_lstm", "input_feeding", "none, additive, dot, general, multi_head"):
+        assert name in listed
+
+
+def test_all_models_matched_to_a_budget(tmp_path: Path) -> None:
+    """The table's parameters are within 1 % of the budget, and its parts add up to them."""
+    result = lvt("models", "--task", "reverse,max_length=20", "--budget", "parameters=50_000", cwd=tmp_path)
+    assert "reverse(max_length=20), 50,000 parameters" in result.stdout
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines()[2:]}
+    assert set(rows) == set(MODELS)
+    for cells in rows.values():
+        numbers = [int(cell.replace(",", "")) for cell in cells[1:] if cell.replace(",", "").isdigit()]
+        *_, embeddings, encoder, attention, decoder, output, parameters, _, _, length = numbers
+        assert embeddings + encoder + attention + decoder + output == parameters
+        assert abs(parameters / 50_000 - 1) <= 0.01
+        assert length == 34  # the longest test has 32 symbols and the end of sequence; one is to spare
+
+
+def test_what_cannot_be_matched_is_said(tmp_path: Path) -> None:
+    result = lvt("models", "--task", "reverse", "--budget", "state_bytes=1000,length=10", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "cannot be matched" in result.stdout
+    assert "transformer" in result.stdout
+    assert "more than the budget of 1,000" in result.stdout
