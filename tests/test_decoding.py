@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.config import Dimensions, ModelConfig
 from models.decoding import Hypothesis, beam_search, greedy
-from models.interface import BOS, EOS, PAD, EncoderDecoder
+from models.interface import BOS, EOS, PAD, EncoderDecoder, State
 
 TINY = 5  # symbols: the three special ones and two more
 NAMES = list(SIZED)
@@ -68,6 +68,19 @@ def assert_same_hypotheses(actual: list[Hypothesis], expected: list[Hypothesis])
         assert one.score == pytest.approx(other.score, rel=1e-9, abs=1e-9)
 
 
+def sizes_of_steps(model: EncoderDecoder) -> list[int]:
+    """The number of rows in each step that the model takes from now on."""
+    sizes: list[int] = []
+    step = model.step
+
+    def counting(tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        sizes.append(len(tokens))
+        return step(tokens, state)
+
+    model.step = counting  # type: ignore[method-assign]
+    return sizes
+
+
 # --- greedy -----------------------------------------------------------------------------------------------------------
 
 
@@ -95,6 +108,21 @@ def test_greedy_equals_naive_decoding(name: str) -> None:
         assert torch.equal(greedy(model, source, 9, (source != PAD).sum(1)), decoded)
         ends |= {len(row) for row in expected}
     assert len(ends) > 3
+
+
+def test_greedy_drops_what_has_ended_as_soon_as_it_is_half_of_the_batch() -> None:
+    model = peaked(SIZED["lstm_attention"], 2, ending=1.0)
+    source = sources(16)
+    ends = [len(naive(model, row[row != PAD], 9)) for row in source]
+    expected, batch = [], ends
+    for position in range(1, max(ends) + 1):
+        expected.append(len(batch))
+        left = [end for end in batch if end > position]
+        batch = left if len(left) <= len(batch) // 2 else batch
+    assert len(set(expected)) > 2
+    sizes = sizes_of_steps(model)
+    greedy(model, source, 9)
+    assert sizes == expected
 
 
 @settings(max_examples=25, deadline=None)
@@ -238,23 +266,24 @@ def test_a_longer_penalty_favours_longer_sequences() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_beam_search_stops_early_but_not_too_early(name: str) -> None:
-    """The number of steps taken: one where all end at once, all where nothing ends."""
+    """One step where all end at once, all steps where nothing ends, and else what is done leaves the batch."""
     model = peaked(SIZED[name])
-    steps = 0
-    step = model.step
-
-    def counting(tokens: Tensor, state: object) -> object:
-        nonlocal steps
-        steps += 1
-        return step(tokens, state)  # type: ignore[arg-type]
-
-    model.step = counting  # type: ignore[method-assign, assignment]
+    sizes = sizes_of_steps(model)
     for bias, taken in ((1_000.0, 1), (-1_000.0, 12)):
-        steps = 0
+        sizes.clear()
         model.decoder.output.bias.data[EOS] = bias
         found = beam_search(model, sources(3), 12, beam_size=3)
-        assert steps == taken
+        assert sizes == [9] * taken
         assert {len(best.tokens) for (best,) in found} == {taken}
+
+
+def test_what_is_done_leaves_the_batch_of_a_beam_search() -> None:
+    model = peaked(SIZED["lstm_transformer"], ending=2.0)
+    sizes = sizes_of_steps(model)
+    beam_search(model, sources(12), 8, beam_size=3)
+    assert sizes[0] == 36
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) > 2
 
 
 def test_fewer_hypotheses_where_there_are_no_more_sequences() -> None:
