@@ -41,6 +41,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Replace a setting, as task.language=fre. May be repeated."),
 ]
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", metavar="NAME", help="Which size of the grid; default: the first it states.")
+]
 DeviceOption = Annotated[DeviceChoice, typer.Option(help="auto takes a GPU where there is one.")]
 DataOption = Annotated[
     Path | None, typer.Option("--data", envvar="LVT_DATA", help="Folder of the real corpora; default: data/.")
@@ -56,6 +59,7 @@ StoreOption = Annotated[
 @app.command()
 def run(
     grid: GridArgument,
+    profile: ProfileOption = None,
     overrides: SetOption = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes at once; default: one a core, on a GPU one.")
@@ -73,7 +77,7 @@ def run(
     from experiments.tracking import StoreError, open_store, past_runs
 
     console = _console()
-    loaded = _load(grid, overrides)
+    loaded = _load(grid, overrides, profile)
     _sizes(loaded, data)
     chosen = _device(device)
     try:
@@ -106,6 +110,7 @@ def run(
 @app.command()
 def plan(
     grid: GridArgument,
+    profile: ProfileOption = None,
     overrides: SetOption = None,
     device: DeviceOption = DeviceChoice.auto,
     data: DataOption = None,
@@ -116,7 +121,7 @@ def plan(
     from models.cost import count_parameters, on_meta
     from models.matching import match_error
 
-    loaded = _load(grid, overrides)
+    loaded = _load(grid, overrides, profile)
     sizes = _sizes(loaded, data)
     chosen = _device(device)
     past = _past(_uri(tracking_uri), loaded)
@@ -155,7 +160,7 @@ def report(
         _stop(str(error))
     title = " + ".join(names)
     folder = out or Path("reports") / "+".join(names)
-    command = " && ".join(f"lvt run {grid}" for grid in grids or names)
+    command = " && ".join(_run_command(grid) for grid in grids or names)
     page = write(runs, folder, title=title, command=f"{command} && lvt report {' '.join(grids or names)}")
     console = _console()
     console.print(comparison_text(comparison(runs)), markup=False, highlight=False)
@@ -233,6 +238,7 @@ def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail."
 @app.command()
 def models(
     grid: Annotated[str | None, typer.Argument(metavar="[GRID]", help="The models of a grid, as they are run.")] = None,
+    profile: ProfileOption = None,
     overrides: SetOption = None,
     budget: Annotated[
         str | None,
@@ -250,7 +256,7 @@ def models(
     if grid is not None:
         if budget is not None or task is not None:
             _stop("a grid states its budgets and tasks itself: give either GRID or --budget and --task")
-        loaded = _load(grid, overrides)
+        loaded = _load(grid, overrides, profile)
         rows = {
             (one.task_label, one.model.label): _cost_cells(config, dimensions, one.budget)
             for one, (config, dimensions) in _sizes(loaded, data).items()
@@ -258,8 +264,8 @@ def models(
         _console().print(_table(["task", "model", *COSTS], [[*key, *row] for key, row in rows.items()], right=COSTS))
     elif budget is not None and task is not None:
         _matched_models(budget, task, data)
-    elif budget is not None or task is not None or overrides:
-        _stop("models are matched for --budget and --task, both; --set belongs to a GRID")
+    elif budget is not None or task is not None or overrides or profile:
+        _stop("models are matched for --budget and --task, both; --set and --profile belong to a GRID")
     else:
         _list_models()
 
@@ -276,11 +282,11 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
-def _load(grid: str, overrides: list[str] | None) -> Grid:
+def _load(grid: str, overrides: list[str] | None, profile: str | None) -> Grid:
     from experiments.grid import GridError, load_grid
 
     try:
-        return load_grid(grid, overrides or [])
+        return load_grid(grid, overrides or [], profile)
     except GridError as error:
         _stop(str(error))
 
@@ -439,6 +445,14 @@ def _must_exist(uri: str) -> None:
 def _grid_name(grid: str) -> str:
     """The name under which a grid's runs are kept: the file's, without its folder and ending."""
     return Path(grid).stem if grid.endswith((".yaml", ".yml")) else grid
+
+
+def _run_command(grid: str) -> str:
+    """What runs a grid that is kept under this name: ``capacity-full`` → ``lvt run capacity --profile full``."""
+    from experiments.grid import bundled_grids
+
+    stem, _, profile = grid.rpartition("-")
+    return f"lvt run {stem} --profile {profile}" if stem in bundled_grids() else f"lvt run {grid}"
 
 
 def _in_words(schema: dict[str, Any]) -> str:

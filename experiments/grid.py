@@ -16,6 +16,9 @@ A grid states settings of a run once for all its runs (``fixed``), or as lists o
 Any value in ``training`` may be a table by model name, as the learning rate here. ``--set path=value`` replaces a
 setting of every run that can have it (``task.language=fre``) or, where the path begins with a key of the grid, of the
 grid itself (``compare.seed=[0, 1, 2]``).
+
+``profiles`` are the sizes in which a grid can be run, each with ``fixed``, ``compare`` and ``parts`` of its own that
+add to what stands above them. One of them is run, the first unless another is named; its runs are kept as GRID-PROFILE.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ class GridError(Exception):
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid's runs, none twice."""
+    """A grid's runs, none twice; `name` is that of the file and, where there are profiles, of the profile."""
 
     name: str
     description: str
@@ -70,9 +73,16 @@ class _Part(Settings):
     compare: dict[str, list[Any]] = Field(default_factory=dict)
 
 
-class _Grid(_Part):
-    description: str
+class _Whole(_Part):
     parts: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class _Grid(_Whole):
+    description: str
+    profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+Level = tuple[config.Path, _Part]  # what adds to the levels above it, and where it stands in the file
 
 
 def bundled_grids() -> list[str]:
@@ -80,12 +90,13 @@ def bundled_grids() -> list[str]:
     return sorted(path.stem for path in BUNDLED.glob("*.yaml"))
 
 
-def load_grid(grid: str, overrides: Sequence[str] = ()) -> Grid:
+def load_grid(grid: str, overrides: Sequence[str] = (), profile: str | None = None) -> Grid:
     """Reads a grid.
 
     Args:
         grid: a bundled name or the path of a YAML file.
         overrides: ``path=value`` each, the value in YAML; later ones win.
+        profile: which of the grid's profiles; None for the first, or where there is none.
 
     Raises:
         GridError: it cannot be read, or not be run.
@@ -102,16 +113,17 @@ def load_grid(grid: str, overrides: Sequence[str] = ()) -> Grid:
         raise GridError(f"{path}: not YAML: {error}") from None
     try:
         own, of_runs = _split_overrides(overrides)
+        chosen = _profile(tree, profile)
         for where, value in own:
-            _set(tree, where, value)
+            _set(tree, _stated(tree, chosen, where), value)
         checked = validate(_Grid, tree, ())
-        trees = list(_expand(checked, of_runs))
-        runs = [_parse(tree, origins) for tree, origins in trees]
+        runs = [_parse(tree, origins) for tree, origins in _expand(_branches(checked, chosen), of_runs)]
     except SettingsError as error:
         lines = [f"{path}: {dotted(p.path) + ': ' if p.path else ''}{p.message}" for p in error.problems]
         raise GridError("\n".join(lines)) from None
     unique = {config.run_key(run, ""): run for run in runs}
-    return Grid(path.stem, checked.description, tuple(unique.values()))
+    name = path.stem if chosen is None else f"{path.stem}-{chosen}"
+    return Grid(name, checked.description, tuple(unique.values()))
 
 
 def _find(grid: str) -> Path:
@@ -122,14 +134,51 @@ def _find(grid: str) -> Path:
     return BUNDLED / f"{grid}.yaml"
 
 
-def _expand(grid: _Grid, overrides: list[tuple[config.Path, Any]]) -> Iterator[tuple[dict[str, Any], Origins]]:
+def _profile(tree: Any, asked: str | None) -> str | None:
+    """Name of the profile that is run."""
+    profiles = tree.get("profiles") if isinstance(tree, Mapping) else None
+    names = list(profiles) if isinstance(profiles, Mapping) else []
+    if not all(isinstance(name, str) for name in names):
+        raise refuse(("profiles",), f"names are words, found {names}")
+    if asked is not None and asked not in names:
+        unknown = f"no such profile{suggestion(asked, names)}" if names else "this grid has no profiles"
+        raise refuse((f"--profile {asked}",), unknown)
+    return asked if asked is not None else next(iter(names), None)
+
+
+def _stated(tree: Any, profile: str | None, path: config.Path) -> config.Path:
+    """Where to replace a setting of the grid itself: in its profile, if that states it, else above."""
+    below = tree["profiles"].get(profile) if profile is not None and len(path) > 1 else None
+    here = below.get(path[0]) if isinstance(below, Mapping) else None
+    stated = isinstance(here, list) or (isinstance(here, Mapping) and path[1] in here)
+    return ("profiles", profile, *path) if profile is not None and stated else path
+
+
+def _branches(grid: _Grid, profile: str | None) -> list[list[Level]]:
+    """The levels of each part of a grid, from the grid down."""
+    levels: list[Level] = [((), grid)]
+    where: config.Path = ()
+    whole: _Whole = grid
+    if profile is not None:
+        below: config.Path = ("profiles", profile)
+        chosen = validate(_Whole, grid.profiles[profile], below)
+        levels.append((below, chosen))
+        if chosen.parts and grid.parts:
+            raise refuse((*below, "parts"), "the grid states its parts already: state them in one place")
+        if chosen.parts:
+            where, whole = below, chosen
+    parts = [((*where, "parts", i), part) for i, part in enumerate(whole.parts)]
+    return [[*levels, (place, validate(_Part, part, place))] for place, part in parts] or [levels]
+
+
+def _expand(
+    branches: list[list[Level]], overrides: list[tuple[config.Path, Any]]
+) -> Iterator[tuple[dict[str, Any], Origins]]:
     """The tree of settings of every run, and where each setting stands."""
     used: set[config.Path] = set()
-    parts = [validate(_Part, part, ("parts", i)) for i, part in enumerate(grid.parts)]
-    levels: list[tuple[config.Path, _Part]] = [(("parts", i), part) for i, part in enumerate(parts)] or [((), _Part())]
-    for prefix, part in levels:
+    for levels in branches:
         axes: dict[str, tuple[config.Path, list[Any]]] = {}
-        for where, level in (((), grid), (prefix, part)):
+        for where, level in levels:
             for key in (*level.fixed, *level.compare):
                 stated = "fixed" if key in level.fixed else "compare"
                 if key not in AXES:
@@ -141,7 +190,7 @@ def _expand(grid: _Grid, overrides: list[tuple[config.Path, Any]]) -> Iterator[t
         for choice in itertools.product(*(range(len(values)) for _, values in axes.values())):
             tree: dict[str, Any] = {}
             origins: Origins = {}
-            for where, level in (((), grid), (prefix, part)):
+            for where, level in levels:
                 for key, value in level.fixed.items():
                     _merge(tree, origins, (key,), value, (*where, "fixed", key))
             for (key, (where, values)), i in zip(axes.items(), choice, strict=True):

@@ -106,6 +106,64 @@ def test_set_replaces_an_axis_of_the_grid(tmp_path: Path) -> None:
     }
 
 
+PROFILES = (
+    GRID.replace("  seed: [0, 1, 2]\n", "  seed: [0]\n")
+    + """
+profiles:
+  small: {fixed: {training: {steps: 3}}}
+  full:
+    fixed: {training: {batch_size: 8}}
+    compare: {seed: [0, 1, 2, 3]}
+    parts:
+      - fixed: {task: {name: reverse, symbols: 5}, training: {clip: 0.5}}
+        compare: {task: [{}]}
+      - fixed: {budget: {parameters: 60_000}}
+"""
+)
+
+
+def test_the_first_profile_is_run_unless_another_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, PROFILES)
+    small, full = load_grid(path), load_grid(path, profile="full")
+    assert (small.name, full.name) == ("g-small", "g-full")
+    assert load_grid(path, profile="small") == small
+    assert {(run.training.steps, run.training.batch_size, run.seed) for run in learn_runs(small)} == {(3, 4, 0)}
+    runs = learn_runs(full)
+    assert {(run.training.steps, run.training.batch_size) for run in runs} == {(10, 8)}
+    assert {run.seed for run in runs} == {0, 1, 2, 3}
+    assert [run.training.clip for run in runs] == [0.5] * 8 + [1.0] * 16
+    assert {run.task.label for run in runs[:8]} == {"reverse(symbols=5)"}
+
+
+def test_set_reaches_the_profile_that_states_a_setting(tmp_path: Path) -> None:
+    path = write(tmp_path, PROFILES)
+    for profile in ("small", "full"):
+        assert {run.seed for run in load_grid(path, ["compare.seed=[5, 6]"], profile).runs} == {5, 6}
+        assert {run.model.label for run in load_grid(path, ["compare.model=[lstm]"], profile).runs} == {"lstm"}
+    one_part = learn_runs(load_grid(path, ["parts.1.fixed.training.clip=0.25"], "full"))
+    assert [run.training.clip for run in one_part] == [0.5] * 8 + [0.25] * 16
+
+
+def test_a_profile_that_cannot_be_run_is_refused_where_it_stands(tmp_path: Path) -> None:
+    path = write(tmp_path, PROFILES)
+    with pytest.raises(GridError, match=r"--profile ful: no such profile; did you mean full\? Allowed: full, small"):
+        load_grid(path, profile="ful")
+    with pytest.raises(GridError, match=r"--profile small: this grid has no profiles"):
+        load_grid(write(tmp_path, name="plain.yaml"), profile="small")
+    wrong = write(tmp_path, PROFILES.replace("{clip: 0.5}", "{clop: 0.5}"), "wrong.yaml")
+    assert load_grid(wrong).name == "wrong-small"
+    with pytest.raises(
+        GridError, match=r"profiles\.full\.parts\[0\]\.fixed\.training\.clop: unknown key; did you mean clip"
+    ):
+        load_grid(wrong, profile="full")
+    twice = write(tmp_path, PROFILES + "parts: [{}]\n", "twice.yaml")
+    with pytest.raises(GridError, match=r"profiles\.full\.parts: the grid states its parts already"):
+        load_grid(twice, profile="full")
+    for broken in ("profiles: 3", "profiles: {small: 3}", "profiles: {1: {}}", "profiles: {small: {fixed: 3}}"):
+        with pytest.raises(GridError, match="profiles"):
+            load_grid(write(tmp_path, GRID + broken, "broken.yaml"), ["compare.seed=[1]"])
+
+
 def test_parts_add_to_what_stands_above_them(tmp_path: Path) -> None:
     text = """
 description: Two kinds.
