@@ -234,14 +234,18 @@ def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail."
     console.print(_table(["option", "what it may be", "default"], options))
     facts = {"headline metric": task.headline, "sliced by": ", ".join(task.axes)}
     if task.measures:
-        facts["measures"] = ", ".join(f"{kind} (by {axis})" for kind, axis in task.measures.items())
+        kinds = task.measures.items()
+        facts["measures"] = ", ".join(kind if kind == axis else f"{kind} (by {axis})" for kind, axis in kinds)
     if task.language_class is not None:
         facts["class of language"] = task.language_class.replace("_", "-")
     chance, memoryless = task.model_construct().chance, task.model_construct().memoryless_loss
-    facts["chance level"] = "not known in closed form" if chance is None else f"{chance:.2%} of tokens"
+    facts["chance level"] = "not known in closed form" if chance is None else f"{100 * chance:.4g} % of tokens"
     if memoryless is not None:
-        facts["loss without memory"] = f"{memoryless:.4f} nats per token"
-    console.print(_table(["", ""], [[*fact] for fact in {**facts, "published": task.reference}.items()]))
+        facts["loss without memory"] = f"{memoryless:.4g} nats per token"
+    facts["published"] = task.reference
+    console.print()
+    for fact, said in facts.items():
+        console.print(f"{fact}: {said}", markup=False, highlight=False)
 
 
 @app.command()

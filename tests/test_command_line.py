@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from experiments.tasks import TASKS
+from experiments.tasks.synthetic import SyntheticTask
+from lvt import app
 from models.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -184,6 +189,32 @@ def test_a_failed_run_ends_with_code_1_and_a_table(tmp_path: Path) -> None:
     assert "started" not in again.stdout
     retried = lvt(*arguments, "--retry-failed", cwd=tmp_path)
     assert "started" in retried.stdout
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_shown_in_full(name: str) -> None:
+    """In this process: a command for each would take a second and more."""
+    result = CliRunner().invoke(app, ["tasks", name])
+    assert result.exit_code == 0, result.output
+    shown = " ".join(result.output.split())
+    task = TASKS[name]
+    example = task.model_construct().example()
+    documented, drawn = result.output.split("one example")
+    if issubclass(task, SyntheticTask):
+        assert re.search(r"^ +source .*\n( +fed .*\n)? +target ", documented, re.MULTILINE)
+    for words in example:
+        assert " ".join(words) in " ".join(drawn.split())
+    for option in task.model_fields.keys() - {"name"}:
+        assert re.search(rf"^{option} ", drawn, re.MULTILINE)
+    assert f"headline metric: {task.headline}" in shown
+    assert f"sliced by: {', '.join(task.axes)}" in shown
+    assert f"published: {task.reference}" in shown
+    chance = task.model_construct().chance
+    assert ("chance level: not known in closed form" if chance is None else f"{100 * chance:.4g} % of tokens") in shown
+    for kind, axis in task.measures.items():
+        assert re.search(rf"measures: .*{kind}( \(by {axis}\))?", shown)
+    if task.language_class is not None:
+        assert f"class of language: {task.language_class.replace('_', '-')}" in shown
 
 
 def test_tasks_and_models(tmp_path: Path) -> None:

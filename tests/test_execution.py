@@ -103,6 +103,9 @@ def test_a_grid_is_executed_and_tracked(place: Place, tmp_path: Path) -> None:
         assert tags[schema.TASK] == "running_parity(max_length=6)"
         assert tags[schema.SEED] == str(run.seed)
         assert float(tags[schema.CHANCE]) == 0.5
+        assert schema.MEMORYLESS_LOSS not in tags
+        assert schema.dependencies(tags[schema.MEASURES]) == {schema.LENGTH: "length"}
+        assert tags[schema.LANGUAGE_CLASS] == schema.REGULAR
         assert tags[schema.RUN_COLOR] == schema.MODEL_COLORS[run.model.name]
         assert all(value == "pass" for name, value in tags.items() if name.startswith(schema.GATE_PREFIX))
         assert sum(name.startswith(schema.GATE_PREFIX) for name in tags) == 6

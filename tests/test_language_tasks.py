@@ -304,7 +304,7 @@ def test_listops_by_a_plain_evaluator(depth: int, seed: int) -> None:
 
 def test_listops_are_nested_as_published() -> None:
     """A quarter of the arguments are lists, but for the one of each list that leads to the full depth; then none."""
-    task = ListOps(max_length=100_000)
+    task = ListOps(max_length=300)
     lists = arguments = 0
     for row in draw(task, 2, seed=0, count=4_000):
         level = 0

@@ -253,7 +253,7 @@ def test_spread() -> None:
     assert spread(range(1, 41)) == [1, 7, 12, 18, 23, 29, 34, 40]
     assert spread(range(1, 41, 2)) == [1, 7, 11, 17, 23, 29, 33, 39]
     assert spread(range(1, 129), geometric=True) == [1, 2, 4, 8, 16, 32, 64, 128]
-    assert spread(range(2, 1001), geometric=True) == [2, 5, 12, 29, 70, 169, 411, 1000]
+    assert spread(range(2, 1001), geometric=True) == [2, 5, 12, 29, 70, 169, 412, 1000]
 
 
 def test_permutations_are_uniform() -> None:
