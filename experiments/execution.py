@@ -1,28 +1,37 @@
 """Executes the runs of a grid in worker processes: one run's crash is that run's failure only.
 
 Each worker has one thread, imports torch once and takes run after run. Efficiency runs come last, one at a time, while
-every other worker is idle.
+every other worker is idle. Several grids may be executed on one store at once: each run is claimed by one process
+(experiments.state), and one that another process has claimed is looked at again when everything else is done.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from types import FrameType
 from typing import Protocol
 
 import torch
 
 from experiments import tracking
-from experiments.config import EfficiencyRun, Run
-from experiments.run import Place, execute
+from experiments.config import EfficiencyRun, Run, run_key
+from experiments.run import Outcome, Place, execute
 from experiments.training import Status
 
 _context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+
+LOOK_EVERY = 1.0  # seconds at most between two looks at the clock and at what the user wants
+STOP = "stop"
+CLAIMED_AGAIN = 2.0  # seconds until a run that another process executes is tried again
 
 
 class Observer(Protocol):
@@ -37,6 +46,26 @@ class Observer(Protocol):
     def ended(self, run: Run, reason: str) -> None:
         """The run is finished or, for a reason, has failed."""
 
+    def left(self, run: Run, why: str) -> None:
+        """The run is not executed now: another process does, or the grid is being stopped."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run is given up.
+
+    Attributes:
+        seconds: that an attempt to execute it may take; None: as long as it likes.
+        silence: seconds without a sign of progress after which it is taken to hang.
+    """
+
+    seconds: float | None = None
+    silence: float = 3600.0
+
+
+class Stopped(Exception):
+    """The grid was interrupted; what was begun is kept and goes on when the grid is run again."""
+
 
 @dataclass
 class _Worker:
@@ -45,50 +74,182 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
     run: Run | None = None
-    run_id: str | None = None
+    begun: float = 0.0  # time.monotonic() of the run's beginning …
+    heard: float = 0.0  # … and of its last sign of progress
+    stopping: bool = False
 
 
-def execute_grid(runs: Sequence[Run], place: Place, workers: int, observer: Observer) -> dict[Run, str]:
+def execute_grid(
+    runs: Sequence[Run], place: Place, workers: int, observer: Observer, limits: Limits = Limits()
+) -> dict[Run, str]:
     """Executes runs and returns those that failed, and why.
 
-    On an interrupt (Ctrl-C) the workers are ended and their runs are marked as killed, to be run anew next time.
+    A first interrupt (Ctrl-C, SIGTERM) lets every worker write a checkpoint and mark its run as killed; a second one
+    ends the workers at once. Either way the runs go on, from their last checkpoint, when the grid is run again.
 
     Args:
         runs: in the order in which they are begun, efficiency runs last.
         place: device, store and data.
         workers: processes at once.
         observer: told what happens.
+        limits: of each run.
+
+    Raises:
+        Stopped: after an interrupt.
     """
-    failures: dict[Run, str] = {}
-    shared = deque(run for run in runs if not isinstance(run, EfficiencyRun))
-    alone = deque(run for run in runs if isinstance(run, EfficiencyRun))
-    pool: list[_Worker] = []
-    try:
-        for queue, count in ((shared, workers), (alone, 1)):
-            while queue or any(worker.run for worker in pool):
-                while queue and sum(worker.run is not None for worker in pool) < count:
-                    idle = next((worker for worker in pool if worker.run is None), None)
-                    if idle is None:
-                        idle = _start(place)
-                        pool.append(idle)
-                    idle.run = queue.popleft()
-                    idle.connection.send(idle.run)
-                    observer.started(idle.run)
-                for worker in _ready(pool):
-                    _hear(worker, pool, place, observer, failures)
-    except KeyboardInterrupt:
-        for worker in pool:
+    return _Execution(place, workers, observer, limits).run(runs)
+
+
+class _Execution:
+    def __init__(self, place: Place, workers: int, observer: Observer, limits: Limits) -> None:
+        self._place, self._workers, self._observer, self._limits = place, workers, observer, limits
+        self._pool: list[_Worker] = []
+        self._interrupts = 0
+        self._failures: dict[Run, str] = {}
+        self._claimed: deque[Run] = deque()  # by other processes
+
+    def run(self, runs: Sequence[Run]) -> dict[Run, str]:
+        shared: deque[Run] = deque(run for run in runs if not isinstance(run, EfficiencyRun))
+        alone: deque[Run] = deque(run for run in runs if isinstance(run, EfficiencyRun))
+        with self._interruptible():
+            try:
+                for queue, count in ((shared, self._workers), (alone, 1)):
+                    self._work_off(queue, count)
+                    while self._claimed and not self._interrupts:
+                        time.sleep(CLAIMED_AGAIN)
+                        again, self._claimed = self._claimed, deque()
+                        self._work_off(again, count)
+                if self._interrupts:
+                    raise Stopped
+            except BaseException:
+                self._end_at_once()
+                raise
+            finally:
+                for worker in self._pool:
+                    worker.connection.close()  # an idle worker then ends by itself
+                for worker in self._pool:
+                    worker.process.join()
+        return self._failures
+
+    def _work_off(self, queue: deque[Run], count: int) -> None:
+        """Executes the runs of a queue, `count` at once; after an interrupt only waits for those begun to stop."""
+        while queue or self._busy():
+            if self._interrupts > 1:
+                raise Stopped
+            if self._interrupts:
+                queue.clear()
+                self._ask_to_stop()
+            while queue and len(self._busy()) < count:
+                self._begin(queue.popleft())
+            speaking = wait([worker.connection for worker in self._busy()], LOOK_EVERY)
+            for worker in [worker for worker in self._busy() if worker.connection in speaking]:
+                self._hear(worker)
+            for worker in self._busy():
+                self._check(worker)
+
+    def _ask_to_stop(self) -> None:
+        for worker in self._busy():
+            if not worker.stopping:
+                worker.stopping = True
+                with suppress(OSError):  # it is dead, which is heard of soon
+                    worker.connection.send(STOP)
+
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._pool if worker.run is not None]
+
+    def _begin(self, run: Run) -> None:
+        """Gives the run to an idle worker that is alive, or to a new one."""
+        for worker in [worker for worker in self._pool if worker.run is None]:
+            try:
+                worker.connection.send(run)
+                break
+            except OSError:  # it died while it was idle
+                self._bury(worker)
+        else:
+            worker = _start(self._place)
+            self._pool.append(worker)
+            worker.connection.send(run)
+        worker.run = run
+        worker.begun = worker.heard = time.monotonic()
+        self._observer.started(run)
+
+    def _hear(self, worker: _Worker) -> None:
+        """Takes one message."""
+        run = worker.run
+        assert run is not None
+        worker.heard = time.monotonic()
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):  # it is dead: its end of the connection is closed
+            self._bury(worker)
+            self._lost(run, _death(worker.process.exitcode))
+            return
+        if isinstance(message, Status):
+            self._observer.advanced(run, message)
+            return
+        worker.run = None
+        self._over(run, message)
+
+    def _over(self, run: Run, outcome: Outcome) -> None:
+        if outcome.kind == "claimed":
+            self._claimed.append(run)
+            self._observer.left(run, "another process executes it")
+        elif outcome.kind == "interrupted":
+            self._observer.left(run, "stopped")
+        else:
+            if outcome.reason:
+                self._failures[run] = outcome.reason
+            self._observer.ended(run, outcome.reason)
+
+    def _check(self, worker: _Worker) -> None:
+        """Ends a worker whose run takes too long, or hangs."""
+        run, now = worker.run, time.monotonic()
+        assert run is not None
+        if self._limits.seconds is not None and now - worker.begun > self._limits.seconds:
+            reason = f"timeout: not finished after {self._limits.seconds:g} s"
+        elif now - worker.heard > self._limits.silence:
+            reason = f"hangs: no sign of progress for {self._limits.silence:g} s"
+        else:
+            return
+        worker.process.kill()
+        self._bury(worker)
+        self._lost(run, reason)
+
+    def _lost(self, run: Run, reason: str) -> None:
+        """Marks a run whose worker is gone as failed, unless it was over and its results were only still to be sent."""
+        if tracking.leave(self._place.store, run_key(run, self._place.device), tracking.FAILED, reason):
+            reason = ""
+        self._over(run, Outcome("failed" if reason else "finished", reason))
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.process.join()
+        worker.connection.close()
+        self._pool.remove(worker)
+
+    def _end_at_once(self) -> None:
+        for worker in self._busy():
             worker.process.kill()
+        for worker in self._busy():
+            assert worker.run is not None
             worker.process.join()
-            if worker.run_id is not None:
-                tracking.kill(place.store, worker.run_id)
-        raise
-    finally:
-        for worker in pool:
-            worker.connection.close()  # an idle worker then ends by itself
-        for worker in pool:
-            worker.process.join()
-    return failures
+            tracking.leave(self._place.store, run_key(worker.run, self._place.device), tracking.KILLED, "")
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Counts interrupts instead of raising them, where this is the main thread (elsewhere none arrive)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def count(number: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+
+        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _start(place: Place) -> _Worker:
@@ -99,35 +260,6 @@ def _start(place: Place) -> _Worker:
     return _Worker(process, ours)
 
 
-def _ready(pool: list[_Worker]) -> list[_Worker]:
-    """Waits until a busy worker has something to say, or has died (its end of the connection is then closed)."""
-    speaking = wait([worker.connection for worker in pool if worker.run is not None])
-    return [worker for worker in pool if worker.connection in speaking]
-
-
-def _hear(worker: _Worker, pool: list[_Worker], place: Place, observer: Observer, failures: dict[Run, str]) -> None:
-    """Takes one message."""
-    run = worker.run
-    assert run is not None
-    try:
-        message, content = worker.connection.recv()
-    except (EOFError, ConnectionResetError):
-        worker.process.join()
-        pool.remove(worker)
-        message, content = "ended", _death(worker.process.exitcode)
-        if worker.run_id is not None:
-            tracking.fail(place.store, worker.run_id, content)
-    if message == "started":
-        worker.run_id = content
-    elif message == "advanced":
-        observer.advanced(run, content)
-    else:
-        if content:
-            failures[run] = content
-        observer.ended(run, content)
-        worker.run = worker.run_id = None
-
-
 def _death(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         hint = " (out of memory?)" if -exit_code == signal.SIGKILL else ""
@@ -136,22 +268,23 @@ def _death(exit_code: int | None) -> str:
 
 
 def _work(connection: Connection, place: Place) -> None:
-    """The life of a worker: run after run, until the parent hangs up."""
+    """The life of a worker: run after run, until the parent says `STOP` or hangs up.
+
+    While a run is executed nothing but that can arrive, so that a look at the connection tells whether to stop: no lock
+    is shared between processes, which one that is killed might take with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     torch.set_num_threads(1)
 
-    def tell(message: str, content: object) -> None:
-        try:
-            connection.send((message, content))
-        except OSError:  # the parent is gone: leave the run as it is, to be run anew
-            raise SystemExit(1) from None
+    def tell(message: object) -> None:
+        with suppress(OSError):  # the parent is gone; a training sees that itself and keeps what it has
+            connection.send(message)
 
     while True:
         try:
             run = connection.recv()
         except (EOFError, OSError):
             return
-        reason = execute(
-            run, place, started=lambda run_id: tell("started", run_id), watch=lambda status: tell("advanced", status)
-        )
-        tell("ended", reason)
+        if run == STOP:
+            return
+        tell(execute(run, place, watch=tell, stop=connection.poll))

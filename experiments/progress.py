@@ -30,6 +30,7 @@ class Progress:
         self._running: dict[Run, Status | None] = {}
         self._begun: dict[Run, float] = {}
         self._said: dict[Run, float] = {}
+        self._left: dict[Run, str] = {}
         self._start = time.monotonic()
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2, transient=True)
 
@@ -48,7 +49,7 @@ class Progress:
         """See experiments.execution.Observer."""
         self._running[run] = None
         self._begun[run] = self._said[run] = time.monotonic()
-        if not self._console.is_terminal:
+        if not self._console.is_terminal and run not in self._left:
             self._line(f"started   {run_name(run)}")
 
     def advanced(self, run: Run, status: Status) -> None:
@@ -68,6 +69,14 @@ class Progress:
         else:
             self._done += 1
             self._line(f"finished  {run_name(run)} in {_duration(seconds)}")
+
+    def left(self, run: Run, why: str) -> None:
+        """See experiments.execution.Observer."""
+        self._running.pop(run)
+        self._begun.pop(run)
+        if why != self._left.get(run):  # another process's run is looked at again and again
+            self._left[run] = why
+            self._line(f"left      {run_name(run)}: {why}")
 
     def _line(self, text: str, style: str | None = None) -> None:
         self._console.print(f"[{self._done + self._failed}/{self._total}] {text}", style=style, markup=False)

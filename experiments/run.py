@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -17,8 +20,9 @@ from experiments.data import TaskData
 from experiments.environment import environment, git_state, hardware, versions
 from experiments.evaluation import evaluate
 from experiments.gates import integrity_gates
+from experiments.state import RunState, UnreadableError
 from experiments.tasks import Task
-from experiments.tracking import Store, TrackedRun
+from experiments.tracking import AlreadyOver, Elsewhere, Store, TrackedRun
 from experiments.training import Diverged, Status, train
 from models.config import Dimensions, ModelConfig
 from models.cost import count_parameters, on_meta, parameter_parts
@@ -34,6 +38,8 @@ class Place:
     grid: str
     device: str  # "cpu" or "cuda"
     data_root: Path | None
+    checkpoint_every: float = 30.0  # seconds between two checkpoints of a training
+    since: float = 0.0  # seconds since 1970; runs that failed later, in another process, are not tried again
 
 
 @functools.lru_cache(maxsize=4)
@@ -59,44 +65,143 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
     return config, dimensions
 
 
-def execute(run: Run, place: Place, started: Callable[[str], None], watch: Callable[[Status], None]) -> str:
-    """Executes a run and tracks it.
+class Interrupted(Exception):
+    """The run was asked to stop; its state is kept."""
 
-    A run that fails is marked so in the store; nothing is raised but what ends the process.
+
+class Outcome(NamedTuple):
+    """How an attempt to execute a run ended.
+
+    "finished"; "failed", for a reason; "claimed": another process executes it; "interrupted": its state is kept.
+    """
+
+    kind: Literal["finished", "failed", "claimed", "interrupted"]
+    reason: str = ""
+
+
+class Checkpoints:
+    """Keeps the state of a run's training (experiments.training.Keeper), with the points that are not yet tracked."""
+
+    def __init__(
+        self,
+        state: RunState,
+        checkpoint: Mapping[str, Any] | None,
+        tracked: TrackedRun,
+        every: float,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._state, self._checkpoint, self._tracked = state, checkpoint, tracked
+        self._every, self._stop = every, stop
+        self._saved = time.monotonic()
+
+    def load(self) -> Mapping[str, Any] | None:
+        """See `Keeper`."""
+        if self._checkpoint is None:
+            return None
+        self._tracked.take_up(self._checkpoint["tracked"])
+        return self._checkpoint["training"]
+
+    def due(self) -> bool:
+        """See `Keeper`."""
+        return time.monotonic() - self._saved >= self._every or self._stop()
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """See `Keeper`; on a disk that takes no more the training goes on without.
+
+        Raises:
+            Interrupted: the run is asked to stop.
+        """
+        try:
+            self._state.save_checkpoint({"training": state, "tracked": self._tracked.to_keep()})
+        except OSError as error:
+            logging.getLogger(__name__).warning("no checkpoint could be written, training goes on: %s", error)
+        else:
+            self._tracked.kept()
+        self._saved = time.monotonic()
+        if self._stop():
+            raise Interrupted
+
+
+def execute(
+    run: Run, place: Place, watch: Callable[[Status], None], stop: Callable[[], bool] = lambda: False
+) -> Outcome:
+    """Executes a run and tracks it, unless another process does.
+
+    What an earlier attempt kept is taken up. A run that fails is marked so in the store; nothing is raised but what
+    ends the process.
 
     Args:
         run: what to do.
         place: where.
-        started: told the run's id in the store, so that another process can mark it if this one dies.
         watch: told how far it is.
-
-    Returns:
-        Why it failed; "" if it did not.
+        stop: whether to stop and keep the state; asked after every step of training.
     """
-    device = torch.device(place.device)
-    tracked = TrackedRun(place.store, run_name(run), _tags(run, place, device), run.settings())
-    started(tracked.id)
+    key = run_key(run, place.device)
+    state = RunState.claim(place.store.states / key)
+    if state is None:
+        return Outcome("claimed")
+    over = True
     try:
+        outcome, over = _execute_claimed(run, key, state, place, watch, stop)
+        return outcome
+    finally:
+        if over:
+            state.discard()
+        else:
+            state.release()
+        gc.collect()
+        if place.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _execute_claimed(
+    run: Run, key: str, state: RunState, place: Place, watch: Callable[[Status], None], stop: Callable[[], bool]
+) -> tuple[Outcome, bool]:
+    """The outcome, and whether nothing is left of the run that its state must be kept for."""
+    device = torch.device(place.device)
+    tracked = None
+    try:
+        try:
+            checkpoint = state.load_checkpoint()
+        except UnreadableError:
+            checkpoint = None
+            state.forget()  # some of its points may be sent: the run begins anew, under another id
+        tracked = TrackedRun(
+            place.store, state, key, run_name(run), _tags(run, place, device), run.settings(), place.since
+        )
+        if not tracked.resumed:
+            checkpoint = None
+        keeper = Checkpoints(state, checkpoint, tracked, place.checkpoint_every, stop)
         tracked.json(run.settings(), schema.CONFIG_ARTIFACT)
         tracked.json(environment(device), schema.ENVIRONMENT_ARTIFACT)
         config, dimensions = sized_model(run, place.data_root)
         _log_size(run, config, dimensions, tracked)
         if isinstance(run, EfficiencyRun):
-            _execute_efficiency(run, config, device, tracked, watch)
+            _execute_efficiency(run, config, device, tracked, watch, stop)
         else:
-            _execute_learn(run, config, device, place, tracked, watch)
+            _execute_learn(run, config, device, place, tracked, keeper, watch)
+        return Outcome("finished"), tracked.finish("FINISHED")
+    except AlreadyOver as over:
+        return (Outcome("failed", str(over)) if str(over) else Outcome("finished")), state.read_record() is None
+    except Elsewhere:
+        return Outcome("claimed"), state.read_record() is None
+    except Interrupted:
+        assert tracked is not None
+        tracked.leave("KILLED")
+        return Outcome("interrupted"), False
     except Exception as error:
         reason = _reason(error)
         if not isinstance(error, Diverged):
             traceback.print_exc()
-        tracked.finish("FAILED", reason)
-        return reason
-    finally:
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    tracked.finish("FINISHED")
-    return ""
+        return Outcome("failed", reason), tracked is None or _failed(tracked, reason)
+
+
+def _failed(tracked: TrackedRun, reason: str) -> bool:
+    try:
+        return tracked.finish("FAILED", reason)
+    except OSError:
+        traceback.print_exc()
+        return False
 
 
 def run_name(run: Run) -> str:
@@ -110,6 +215,7 @@ def _execute_learn(
     device: torch.device,
     place: Place,
     tracked: TrackedRun,
+    keeper: Checkpoints,
     watch: Callable[[Status], None],
 ) -> None:
     data = load_task(run.task, place.data_root)
@@ -127,6 +233,7 @@ def _execute_learn(
         seed=run.seed,
         device=device,
         recorder=tracked,
+        keeper=keeper,
         watch=watch,
     )
     tracked.point(schema.SELECTED_STEP, selected.step)
@@ -157,10 +264,16 @@ def _execute_learn(
 
 
 def _execute_efficiency(
-    run: EfficiencyRun, config: ModelConfig, device: torch.device, tracked: TrackedRun, watch: Callable[[Status], None]
+    run: EfficiencyRun,
+    config: ModelConfig,
+    device: torch.device,
+    tracked: TrackedRun,
+    watch: Callable[[Status], None],
+    stop: Callable[[], bool],
 ) -> None:
     def report(done: int, lengths: int) -> None:
-        tracked.flush()
+        if stop():
+            raise Interrupted
         watch(Status(done, lengths, float("nan"), float("nan"), float("nan")))
 
     efficiency.measure(config, run.efficiency, seed=run.seed, device=device, log=tracked.point, watch=report)

@@ -21,6 +21,8 @@ SEED = "seed"
 DEVICE = "device"  # "cpu" or "cuda"
 HARDWARE = "hardware"  # the processor or GPU in words
 REASON = "reason"  # why a FAILED run failed
+HOST = "host"  # the machine that executes the run
+LEASE = "lease"  # until when, in seconds since 1970, a RUNNING run is alive without being heard of again
 GIT_COMMIT = "git_commit"
 GIT_DIRTY = "git_dirty"  # "true" or "false"
 VERSIONS = "versions"  # of what the result may depend on, in words: "python 3.11.9, torch 2.13.0"
@@ -37,6 +39,7 @@ LANGUAGE_CLASS = "language_class"  # of a formal language: one of LANGUAGE_CLASS
 
 RUN_COLOR = "mlflow.runColor"
 NOTE = "mlflow.note.content"
+LOGGED_ARTIFACTS = "mlflow.loggedArtifacts"  # tells the dashboard which artifacts are tables
 EXPERIMENT_KIND = "mlflow.experimentKind"  # decides which pages the dashboard offers
 TRAINING_EXPERIMENT = "custom_model_development"
 

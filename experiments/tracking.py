@@ -1,6 +1,8 @@
 """Tracking in MLflow: one store, one experiment a grid, one flat run a run, found by its tags.
 
-Points are buffered and sent in batches at evaluations, so that tracking takes next to nothing of a training.
+What a run has to say is kept on disk first (experiments.state) and sent to the store by a thread of its own, so that
+training waits for no store: one that is locked, full or away gets everything when it is back. Nothing is sent twice:
+points are sent when two checkpoints hold them, and a training that goes on from either makes only those after it anew.
 """
 
 from __future__ import annotations
@@ -8,32 +10,37 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+# A server that is away is tried again later, by us, and not for minutes by the client while a worker waits.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, ViewType
+from mlflow.entities import Metric, ViewType
+from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
 from experiments import schema
 from experiments.evaluation import Prediction
+from experiments.sending import VALUE_LENGTH, create, log_points, mark, plain, send_record
+from experiments.state import SQLITE, RunState, exclusively, is_claimed, read_record, state_folder
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-ARTIFACTS = "mlartifacts"  # folder beside a SQLite store
-POINTS_AT_ONCE = 1000  # MLflow's limits on one log_batch
-PARAMETERS_AT_ONCE = 100
-VALUE_LENGTH = 6000
-DIGEST_LENGTH = 36
+MLARTIFACTS = "mlartifacts"  # folder beside a SQLite store
+LEASE = 3600  # seconds; how long a run of another machine that has not been heard of is taken to be alive
+
+RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 
 
 class StoreError(Exception):
@@ -42,34 +49,60 @@ class StoreError(Exception):
 
 @dataclass(frozen=True)
 class Store:
-    """A tracking store and the experiment of one grid in it."""
+    """A tracking store and the experiment of one grid in it.
+
+    Attributes:
+        tracking_uri: MLflow's address of the store.
+        experiment_id: of the grid.
+        states: folder in which the grid's runs keep their state (experiments.state).
+    """
 
     tracking_uri: str
     experiment_id: str
+    states: Path
 
 
 def open_store(tracking_uri: str, grid: str, description: str) -> Store:
     """Creates the store and the grid's experiment where they do not exist yet.
 
-    Called by the parent before any worker starts: two processes that create one SQLite store at once break it.
+    One process at a time: two that create one SQLite store at once break it.
 
     Raises:
         StoreError: it cannot be reached or written.
     """
+    states = state_folder(tracking_uri)
     try:
-        client = MlflowClient(tracking_uri)
-        experiment = client.get_experiment_by_name(grid)
-        if experiment is None:
-            experiment_id = client.create_experiment(grid, artifact_location=_artifact_location(tracking_uri, grid))
-        elif experiment.lifecycle_stage != "active":
-            raise StoreError(f"{tracking_uri}: the experiment {grid!r} was deleted; restore it or use another store")
-        else:
-            experiment_id = experiment.experiment_id
-        client.set_experiment_tag(experiment_id, schema.NOTE, description)
-        client.set_experiment_tag(experiment_id, schema.EXPERIMENT_KIND, schema.TRAINING_EXPERIMENT)
+        with exclusively(states / "creation.lock"):
+            client = MlflowClient(tracking_uri)
+            experiment = client.get_experiment_by_name(grid)
+            if experiment is None:
+                experiment_id = client.create_experiment(grid, artifact_location=_artifact_location(tracking_uri, grid))
+            elif experiment.lifecycle_stage != "active":
+                raise StoreError(
+                    f"{tracking_uri}: the experiment {grid!r} was deleted; restore it or use another store"
+                )
+            else:
+                experiment_id = experiment.experiment_id
+            client.set_experiment_tag(experiment_id, schema.NOTE, description)
+            client.set_experiment_tag(experiment_id, schema.EXPERIMENT_KIND, schema.TRAINING_EXPERIMENT)
     except (MlflowException, OSError) as error:
         raise StoreError(f"{tracking_uri}: {error}") from error
-    return Store(tracking_uri, experiment_id)
+    return Store(tracking_uri, experiment_id, states / grid)
+
+
+def existing_store(tracking_uri: str, grid: str) -> Store | None:
+    """The store, if it has runs of the grid; nothing is created.
+
+    Raises:
+        StoreError: it cannot be reached.
+    """
+    if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).exists():
+        return None
+    try:
+        experiment = MlflowClient(tracking_uri).get_experiment_by_name(grid)
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"{tracking_uri}: {error}") from error
+    return experiment and Store(tracking_uri, experiment.experiment_id, state_folder(tracking_uri) / grid)
 
 
 @dataclass(frozen=True)
@@ -79,110 +112,316 @@ class Past:
     Attributes:
         finished: keys of the runs that are finished.
         failed: key → why, of the runs that failed, also of those that finished another time.
+        begun: keys of the runs that were begun and are neither: they run somewhere, or were interrupted.
     """
 
-    finished: frozenset[str]
-    failed: Mapping[str, str]
+    finished: frozenset[str] = frozenset()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    begun: frozenset[str] = frozenset()
 
 
 def past_runs(store: Store) -> Past:
     """Reads the grid's runs once."""
-    finished, failed = set(), {}
-    for status, tags in _runs(store):
+    finished, failed, begun = set(), {}, set()
+    for run in _runs(store):
+        tags = run.data.tags
         key = tags.get(schema.KEY)
-        if key is not None and status == "FINISHED":
+        if key is None:
+            continue
+        if run.info.status == FINISHED:
             finished.add(key)
-        elif key is not None and status == "FAILED":
+        elif run.info.status == FAILED:
             failed[key] = tags.get(schema.REASON, "")
-    return Past(frozenset(finished), failed)
+        else:
+            begun.add(key)
+    return Past(frozenset(finished), failed, frozenset(begun))
 
 
-def fail(store: Store, run_id: str, reason: str) -> None:
-    """Marks a run as failed whose process can no longer do so."""
-    client = MlflowClient(store.tracking_uri)
-    client.set_tag(run_id, schema.REASON, reason)
-    client.set_terminated(run_id, "FAILED")
+class AlreadyOver(Exception):
+    """Another process executed this run meanwhile; the message is the reason of its failure, "" if it finished."""
 
 
-def kill(store: Store, run_id: str) -> None:
-    """Marks a run as killed: it was interrupted, and is run anew next time."""
-    MlflowClient(store.tracking_uri).set_terminated(run_id, "KILLED")
+class Elsewhere(Exception):
+    """A process on another machine executes this run."""
 
 
 class TrackedRun:
-    """One run in the store, from its start until `finish`."""
+    """One run in the store, from its beginning, or from where it was interrupted, until `finish`."""
 
-    def __init__(self, store: Store, name: str, tags: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        state: RunState,
+        key: str,
+        name: str,
+        tags: Mapping[str, str],
+        settings: Mapping[str, Any],
+        since: float = 0.0,
+    ) -> None:
+        """Begins the run, or takes it up again if its state is there.
+
+        Args:
+            store: where to.
+            state: of the run, claimed.
+            key: of the run.
+            name: what a person calls it.
+            tags: of experiments.schema.
+            settings: of the run, as its parameters.
+            since: seconds since 1970; a failure after that is not to be tried again.
+
+        Raises:
+            AlreadyOver: it is finished, or has failed since.
+            Elsewhere: another machine executes it.
+        """
+        self._store, self._state = store, state
         self._client = MlflowClient(store.tracking_uri)
-        self.id: str = self._client.create_run(store.experiment_id, run_name=name, tags=dict(tags)).info.run_id
+        self._sender = ThreadPoolExecutor(1, "sender")
+        self._sending: Future[int] | None = None
         self._points: list[Metric] = []
+        self._kept = 0  # of them, in the last checkpoint
+        self._seconds = 0.0  # of earlier attempts
         self._started = time.perf_counter()
-        parameters = [Param(key, value[:VALUE_LENGTH]) for key, value in _flatten(settings)]
-        for start in range(0, len(parameters), PARAMETERS_AT_ONCE):
-            self._client.log_batch(self.id, params=parameters[start : start + PARAMETERS_AT_ONCE])
+        record = state.read_record()
+        if record is not None and record["status"] != RUNNING:
+            send_record(self._client, store.experiment_id, state, record)
+            raise AlreadyOver(record["reason"])
+        try:
+            known = _runs_of_key(self._client, store, key)
+        except MlflowException:
+            known = None  # the store is away: it is told later
+        if known is not None:
+            record = _to_take_up(self._client, known, record, since)
+            if record is None:
+                state.forget()
+        self.resumed = record is not None
+        self._record: dict[str, Any] = record or {
+            "run_id": None,
+            "status": RUNNING,
+            "reason": "",
+            "name": name,
+            "tags": {**tags, schema.HOST: platform.node()},
+            "parameters": [[key, value[:VALUE_LENGTH]] for key, value in _flatten(settings)],
+            "dataset": None,
+            "points": [],
+        }
+        self._write()
+        if known is not None:
+            self._try(self._send, [])
+
+    @property
+    def id(self) -> str | None:
+        """The run's id in the store; None while the store has not heard of it."""
+        return self._record["run_id"]
 
     def point(self, name: str, value: float, step: int = 0) -> None:
         """Buffers one point of a metric; `step` as experiments.schema says of its axis."""
         self._points.append(Metric(name, float(value), int(time.time() * 1000), step))
-        if len(self._points) == POINTS_AT_ONCE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Sends what is buffered."""
-        points, self._points = self._points, []
-        if points:
-            self._client.log_batch(self.id, metrics=points)
 
     def tag(self, name: str, value: str) -> None:
-        """Sets a tag."""
-        self._client.set_tag(self.id, name, value)
+        """Sets a tag, at the end."""
+        self._record["tags"][name] = value
 
     def dataset(self, name: str, description: Mapping[str, str]) -> None:
         """Shows the data as the run's dataset input; `description` as in experiments.data.TaskData."""
-        digest = description["digest"][:DIGEST_LENGTH]
-        dataset = Dataset(name, digest, "lvt", description["source"], profile=json.dumps(dict(description)))
-        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
-        try:
-            self._client.log_inputs(self.id, inputs)
-        except MlflowException:
-            # Of two runs that bring the same new data set at once, the store refuses one; then it is there for both.
-            self._client.log_inputs(self.id, inputs)
+        self._record["dataset"] = [name, dict(description)]
 
     def json(self, value: Mapping[str, Any], artifact: str) -> None:
         """Stores a JSON artifact."""
-        self._client.log_dict(self.id, dict(value), artifact)
+        self._state.artifact(artifact).write_text(json.dumps(value, indent=2), encoding="utf-8")
 
     def checkpoint(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
         """Stores weights (a state_dict, on the CPU) and the settings that rebuild the model."""
-        with _artifact_file(schema.CHECKPOINT_ARTIFACT) as (path, folder):
-            torch.save({name: tensor.cpu() for name, tensor in weights.items()}, path)
-            self._client.log_artifact(self.id, str(path), folder)
+        path = self._state.artifact(schema.CHECKPOINT_ARTIFACT)
+        torch.save({name: tensor.cpu() for name, tensor in weights.items()}, path)
         self.json(config, schema.MODEL_CONFIG_ARTIFACT)
 
     def predictions(self, predictions: Sequence[Prediction]) -> None:
-        """Stores a table that the dashboard can show."""
-        columns = ("source", "reference", "prediction", "correct")
-        table = {column: [getattr(prediction, column) for prediction in predictions] for column in columns}
-        self._client.log_table(self.id, table, schema.PREDICTIONS_ARTIFACT)
+        """Stores a table that the dashboard can show, in the form that MLflow gives to its tables."""
+        columns = ["source", "reference", "prediction", "correct"]
+        data = [[getattr(prediction, column) for column in columns] for prediction in predictions]
+        self.json({"columns": columns, "data": data}, schema.PREDICTIONS_ARTIFACT)
+        self.tag(schema.LOGGED_ARTIFACTS, json.dumps([{"path": schema.PREDICTIONS_ARTIFACT, "type": "table"}]))
 
-    def finish(self, status: str, reason: str = "") -> None:
-        """Ends the run as FINISHED or, for a reason, as FAILED."""
-        self.point(schema.RUN_SECONDS, time.perf_counter() - self._started)
-        self.flush()
-        if reason:
-            self.tag(schema.REASON, reason[:VALUE_LENGTH])
-        self._client.set_terminated(self.id, status)
+    def to_keep(self) -> dict[str, Any]:
+        """What a checkpoint must hold of this run: the points that the store does not have, and the time it took."""
+        self._forget_sent()
+        seconds = self._seconds + time.perf_counter() - self._started
+        return {"points": [plain(point) for point in self._points], "seconds": seconds}
+
+    def take_up(self, kept: Mapping[str, Any]) -> None:
+        """Puts back what a checkpoint held."""
+        self._points = [Metric(*point) for point in kept["points"]]
+        self._kept = 0
+        self._seconds = kept["seconds"]
+        self._started = time.perf_counter()
+
+    def kept(self) -> None:
+        """A checkpoint now holds all points: sends, without waiting, those that the one before it held already."""
+        self._forget_sent()
+        if self._sending is None:
+            self._sending = self._sender.submit(self._try, self._send, self._points[: self._kept])
+        self._kept = len(self._points)
+
+    def finish(self, status: str, reason: str = "") -> bool:
+        """Ends the run as FINISHED or, for a reason, as FAILED.
+
+        Returns:
+            Whether the store has all of it now; otherwise it is left to `send_left`.
+
+        Raises:
+            OSError: neither the disk nor the store takes it.
+        """
+        if self._sending is not None:
+            self._sending.result()
+        self._forget_sent()
+        self.point(schema.RUN_SECONDS, self._seconds + time.perf_counter() - self._started)
+        self._record |= {"status": status, "reason": reason[:VALUE_LENGTH]}
+        self._record["points"] = [plain(point) for point in self._points]
+        self._sender.shutdown()
+        try:
+            self._write()
+        except OSError:
+            if not send_record(self._client, self._store.experiment_id, self._state, self._record):
+                raise
+            return True
+        return send_record(self._client, self._store.experiment_id, self._state, self._record)
+
+    def leave(self, status: str, reason: str = "") -> None:
+        """Ends this attempt, to be taken up later: marks the run if the store can be reached."""
+        if self._sending is not None:
+            self._sending.result()
+        self._sender.shutdown()
+        if self.id is not None:
+            self._try(mark, self._client, self.id, status, reason)
+
+    def _write(self) -> None:
+        self._state.write_record(self._record)
+
+    def _forget_sent(self) -> None:
+        """Drops the points that the store has got."""
+        if self._sending is not None and self._sending.done():
+            sent = self._sending.result()
+            self._points, self._kept = self._points[sent:], self._kept - sent
+            self._sending = None
+
+    def _try(self, send: Any, *arguments: Any) -> int:
+        """Calls `send`; how many points it sent, none where the store did not take them."""
+        try:
+            return send(*arguments) or 0
+        except (MlflowException, OSError) as error:
+            logging.getLogger(__name__).warning("the store did not answer, it is tried again later: %s", error)
+            return 0
+
+    def _send(self, points: Sequence[Metric]) -> int:
+        """Creates the run where the store has not heard of it yet, renews its lease, sends points."""
+        if self.id is None:
+            create(self._client, self._store.experiment_id, self._state, self._record)
+        assert self.id is not None
+        self._client.set_tag(self.id, schema.LEASE, str(int(time.time()) + LEASE))
+        log_points(self._client, self.id, points)
+        return len(points)
 
 
-def _runs(store: Store) -> Iterator[tuple[str, dict[str, str]]]:
-    """Status and tags of every run of the grid."""
+def left_to_send(store: Store) -> list[Path]:
+    """The folders of runs that are over, but of which the store has not got everything; rubbish is removed."""
+    left = []
+    for folder in sorted(store.states.glob("*")) if store.states.is_dir() else []:
+        record = read_record(folder)
+        if record is not None and record["status"] != RUNNING and not is_claimed(folder):
+            left.append(folder)
+        elif record is None and not is_claimed(folder) and (state := RunState.claim(folder)) is not None:
+            state.discard() if state.read_record() is None else state.release()
+    return left
+
+
+def send_left(store: Store) -> int:
+    """Sends what earlier runs could not; how many of them the store still does not take."""
+    missing = 0
+    for folder in left_to_send(store):
+        state = RunState.claim(folder)
+        if state is None:
+            continue
+        record = state.read_record()
+        if record is None:
+            state.release()
+            continue
+        if send_record(MlflowClient(store.tracking_uri), store.experiment_id, state, record):
+            state.discard()
+        else:
+            state.release()
+            missing += 1
+    return missing
+
+
+def leave(store: Store, key: str, status: str, reason: str) -> bool:
+    """Marks a run whose process can no longer do so; its state stays, so that it can go on.
+
+    Returns:
+        Whether the run had ended, and only what it had to say was still to be sent.
+    """
+    state = RunState.claim(store.states / key)
+    if state is None:
+        return False
+    record = state.read_record()
+    try:
+        if record is None:
+            return False
+        if record["status"] != RUNNING:
+            return record["status"] == FINISHED
+        if record["run_id"] is not None:
+            try:
+                mark(MlflowClient(store.tracking_uri), record["run_id"], status, reason)
+            except MlflowException as error:
+                logging.getLogger(__name__).warning("a run could not be marked as %s: %s", status, error)
+        return False
+    finally:
+        state.release()
+
+
+def _to_take_up(
+    client: MlflowClient, known: list[StoredRun], record: dict[str, Any] | None, since: float
+) -> dict[str, Any] | None:
+    """The record with which a run goes on, if it does; its other attempts in the store are marked as killed.
+
+    Raises:
+        AlreadyOver: one of them is finished, or has failed since.
+        Elsewhere: one of them runs on another machine.
+    """
+    ours = None
+    for run in known:
+        run_id, status, tags = run.info.run_id, run.info.status, run.data.tags
+        if status == FINISHED:
+            raise AlreadyOver("")
+        if status == FAILED and (run.info.end_time or 0) / 1000 > since:
+            raise AlreadyOver(tags.get(schema.REASON, "failed"))
+        if record is not None and run_id == record["run_id"]:
+            ours = run
+        elif status == RUNNING:
+            if tags.get(schema.HOST) != platform.node() and float(tags.get(schema.LEASE, 0)) > time.time():
+                raise Elsewhere
+            client.set_terminated(run_id, KILLED)
+    if record is None or (record["run_id"] is not None and ours is None):
+        return None
+    if ours is not None and ours.info.status != RUNNING:
+        client.update_run(ours.info.run_id, status=RUNNING)
+        if schema.REASON in ours.data.tags:
+            client.delete_tag(ours.info.run_id, schema.REASON)
+    return record
+
+
+def _runs_of_key(client: MlflowClient, store: Store, key: str) -> list[StoredRun]:
+    return list(client.search_runs([store.experiment_id], f"tags.`{schema.KEY}` = '{key}'"))
+
+
+def _runs(store: Store) -> Iterator[StoredRun]:
+    """Every run of the grid."""
     client = MlflowClient(store.tracking_uri)
     token = None
     while True:
         page = client.search_runs(
             [store.experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
         )
-        yield from ((run.info.status, run.data.tags) for run in page)
+        yield from page
         token = page.token
         if not token:
             return
@@ -190,16 +429,9 @@ def _runs(store: Store) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _artifact_location(tracking_uri: str, grid: str) -> str | None:
     """A folder beside a SQLite file; a server decides for itself."""
-    if not tracking_uri.startswith("sqlite:///"):
+    if not tracking_uri.startswith(SQLITE):
         return None
-    return (Path(tracking_uri.removeprefix("sqlite:///")).resolve().parent / ARTIFACTS / grid).as_uri()
-
-
-@contextmanager
-def _artifact_file(artifact: str) -> Iterator[tuple[Path, str]]:
-    """A temporary file of the artifact's name, and the artifact's folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / Path(artifact).name, str(Path(artifact).parent)
+    return (Path(tracking_uri.removeprefix(SQLITE)).resolve().parent / MLARTIFACTS / grid).as_uri()
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -41,12 +41,26 @@ class Recorder(Protocol):
     def point(self, name: str, value: float, step: int) -> None:
         """Takes one value of a metric of experiments.schema, at a training step."""
 
-    def flush(self) -> None:
-        """Lets them be seen."""
-
 
 class Diverged(RuntimeError):
     """The loss is no number any more."""
+
+
+class ResumeError(RuntimeError):
+    """A kept state does not belong to this training."""
+
+
+class Keeper(Protocol):
+    """Keeps the state of a training, so that it can go on where it was interrupted (experiments.run)."""
+
+    def load(self) -> Mapping[str, Any] | None:
+        """What was kept last; None at the beginning."""
+
+    def due(self) -> bool:
+        """Whether it is time to keep the state; asked after every step."""
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keeps it; may raise, to end the training here."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,29 @@ class Selected:
     step: int
     scores: Scores
     weights: dict[str, Tensor]
+
+
+@dataclass
+class Session:
+    """All that changes while a model is trained, beside its weights and the optimiser's moments.
+
+    Attributes:
+        step: updates done.
+        tokens, flops, seconds: spent in them; seconds without evaluations and checkpoints.
+        loss_sum: of the steps since the last point of the learning curve, on the device.
+        logged_step, logged_tokens, logged_seconds: where that point was.
+        selected: the best on validation so far.
+    """
+
+    loss_sum: Tensor
+    step: int = 0
+    tokens: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+    logged_step: int = 0
+    logged_tokens: int = 0
+    logged_seconds: float = 0.0
+    selected: Selected | None = None
 
 
 @dataclass(frozen=True)
@@ -80,9 +117,13 @@ def train(
     seed: int,
     device: torch.device,
     recorder: Recorder,
+    keeper: Keeper,
     watch: Callable[[Status], None],
 ) -> Selected:
     """Trains `model` in place and leaves the selected weights in it.
+
+    Where `keeper` has the state of an earlier attempt, training goes on from there; on the CPU it ends with the same
+    weights and metrics as one that was never interrupted, bit for bit.
 
     Args:
         model: on `device`.
@@ -94,66 +135,134 @@ def train(
         seed: of the training data; the same data for every model.
         device: where to train.
         recorder: takes every metric of experiments.schema that belongs to training and validation.
+        keeper: keeps the state.
         watch: told how far it is, at most every `LOG_EVERY` steps.
 
     Raises:
         Diverged: the loss became NaN or infinite.
+        ResumeError: the kept state is of a training on other data.
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
     )
-    batches = data.training(settings.batch_size, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    batches = data.training(settings.batch_size, generator)
+    session = Session(loss_sum=torch.zeros((), device=device))
+    kept = keeper.load()
+    if kept is not None:
+        session = resume(kept, model, optimizer, batches, generator, device)
     bfloat16 = uses_bfloat16(settings.precision, device)
     vocabulary = len(data.target_vocabulary)
-    loss_sum = torch.zeros((), device=device)
-    tokens = logged_tokens = flops = logged_step = 0
-    seconds = logged_seconds = 0.0
-    selected: Selected | None = None
     model.train()
     clock = time.perf_counter()
-    for step in range(1, settings.steps + 1):
-        learning_rate = settings.learning_rate * schedule(step, settings)
+    while session.step < settings.steps:
+        session.step += 1
+        learning_rate = settings.learning_rate * schedule(session.step, settings)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         batch = next(batches).to(device)
         loss, norm = update(
             model, optimizer, batch, clip=settings.clip, label_smoothing=settings.label_smoothing, bfloat16=bfloat16
         )
-        loss_sum += loss
-        tokens += batch.tokens
-        flops += batch.size * training_flops(config, batch.source.shape[1], batch.target.shape[1], vocabulary)
+        session.loss_sum += loss
+        session.tokens += batch.tokens
+        session.flops += batch.size * training_flops(config, batch.source.shape[1], batch.target.shape[1], vocabulary)
 
-        evaluating = step % settings.evaluate_every == 0 or step == settings.steps
-        if step % LOG_EVERY == 0 or evaluating:
-            mean_loss = loss_sum.item() / (step - logged_step)  # waits for the device
+        evaluating = session.step % settings.evaluate_every == 0 or session.step == settings.steps
+        if session.step % LOG_EVERY == 0 or evaluating:
+            mean_loss = session.loss_sum.item() / (session.step - session.logged_step)  # waits for the device
             if not math.isfinite(mean_loss):
-                raise Diverged(f"the loss became {mean_loss} between steps {logged_step + 1} and {step}")
+                raise Diverged(
+                    f"the loss became {mean_loss} between steps {session.logged_step + 1} and {session.step}"
+                )
             now = time.perf_counter()
-            seconds += now - clock
+            session.seconds += now - clock
             clock = now
-            speed = (tokens - logged_tokens) / (seconds - logged_seconds)
-            recorder.point(TRAIN_LOSS, mean_loss, step)
-            recorder.point(TRAIN_LEARNING_RATE, learning_rate, step)
-            recorder.point(TRAIN_GRADIENT_NORM, norm.item(), step)
-            recorder.point(TRAIN_TOKENS_PER_SECOND, speed, step)
-            watch(Status(step, settings.steps, mean_loss, speed, seconds / step * (settings.steps - step)))
-            loss_sum.zero_()
-            logged_step, logged_tokens, logged_seconds = step, tokens, seconds
+            speed = (session.tokens - session.logged_tokens) / (session.seconds - session.logged_seconds)
+            recorder.point(TRAIN_LOSS, mean_loss, session.step)
+            recorder.point(TRAIN_LEARNING_RATE, learning_rate, session.step)
+            recorder.point(TRAIN_GRADIENT_NORM, norm.item(), session.step)
+            recorder.point(TRAIN_TOKENS_PER_SECOND, speed, session.step)
+            left = session.seconds / session.step * (settings.steps - session.step)
+            watch(Status(session.step, settings.steps, mean_loss, speed, left))
+            session.loss_sum.zero_()
+            session.logged_step, session.logged_tokens = session.step, session.tokens
+            session.logged_seconds = session.seconds
         if evaluating:
             scores = evaluate(model, data, VALIDATION, metrics=metrics, device=device)
             for name, value in scores.scalars.items():
-                recorder.point(metric(VALIDATION, name), value, step)
-            recorder.point(TRAIN_TOKENS, tokens, step)
-            recorder.point(TRAIN_SECONDS, seconds, step)
-            recorder.point(TRAIN_FLOPS, flops, step)
-            if selected is None or merit(scores, headline) > merit(selected.scores, headline):
+                recorder.point(metric(VALIDATION, name), value, session.step)
+            recorder.point(TRAIN_TOKENS, session.tokens, session.step)
+            recorder.point(TRAIN_SECONDS, session.seconds, session.step)
+            recorder.point(TRAIN_FLOPS, session.flops, session.step)
+            best = session.selected
+            if best is None or merit(scores, headline) > merit(best.scores, headline):
                 weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-                selected = Selected(step, scores, weights)
-            recorder.flush()
+                session.selected = Selected(session.step, scores, weights)
             clock = time.perf_counter()
-    assert selected is not None
-    model.load_state_dict(selected.weights)
-    return selected
+        if keeper.due():
+            session.seconds += time.perf_counter() - clock
+            keeper.save(state_of(session, model, optimizer, generator))
+            clock = time.perf_counter()
+    assert session.selected is not None
+    model.load_state_dict(session.selected.weights)
+    return session.selected
+
+
+def state_of(
+    session: Session, model: EncoderDecoder, optimizer: torch.optim.Optimizer, generator: torch.Generator
+) -> dict[str, Any]:
+    """All that decides how a training goes on: tensors, numbers, texts, and containers of them."""
+    selected = session.selected
+    return {
+        "session": {field.name: getattr(session, field.name) for field in fields(Session) if field.name != "selected"},
+        "selected": selected
+        and {
+            "step": selected.step,
+            "scalars": dict(selected.scores.scalars),
+            "curves": {name: dict(curve) for name, curve in selected.scores.curves.items()},
+            "weights": selected.weights,
+        },
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "data": generator.get_state(),
+        "dropout": torch.get_rng_state(),
+        "dropout_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def resume(
+    state: Mapping[str, Any],
+    model: EncoderDecoder,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    generator: torch.Generator,
+    device: torch.device,
+) -> Session:
+    """Puts everything where `state_of` found it.
+
+    The batches that the earlier attempt saw are drawn again: an iterator over a corpus is in the middle of an epoch,
+    which the state of its generator alone does not tell.
+
+    Raises:
+        ResumeError: they are not the same batches.
+    """
+    session = Session(**state["session"])
+    session.loss_sum = session.loss_sum.to(device)
+    if state["selected"] is not None:
+        chosen = state["selected"]
+        weights = {name: value.to(device) for name, value in chosen["weights"].items()}
+        session.selected = Selected(chosen["step"], Scores(chosen["scalars"], chosen["curves"]), weights)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    for _ in range(session.step):
+        next(batches)
+    if not torch.equal(generator.get_state(), state["data"]):
+        raise ResumeError("the checkpoint belongs to other training data")
+    torch.set_rng_state(state["dropout"])
+    if state["dropout_cuda"]:
+        torch.cuda.set_rng_state_all(state["dropout_cuda"])
+    return session
 
 
 def update(
