@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
     from experiments.config import Run
     from experiments.grid import Grid
-    from experiments.tracking import Past
+    from experiments.tracking import Past, Store
     from models.config import Budget, Dimensions, ModelConfig
 
 USAGE = 2  # exit code for bad usage and bad grids; 1 is for runs that failed
+
+STORE_PATIENCE = 60.0  # seconds to wait, at the end of a grid, for a store that is away
 
 app = typer.Typer(
     help="LSTM or Transformer? Trains matched models on the same tasks, tracks the runs and reports what they show.",
@@ -68,20 +70,33 @@ def run(
     data: DataOption = None,
     tracking_uri: StoreOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Give a run up after so long; default: never.")
+    ] = None,
+    silence: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Give a run up that shows no progress for so long.")
+    ] = 3600,
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How often a training is kept, to go on from there.")
+    ] = 30,
 ) -> None:
-    """Execute the runs of a grid; those that are finished already are skipped."""
+    """Execute the runs of a grid: finished ones are skipped, interrupted ones go on where they were."""
+    import time
+
     from experiments.config import run_key
-    from experiments.execution import execute_grid
+    from experiments.execution import Limits, Stopped, execute_grid
     from experiments.progress import Progress
     from experiments.run import Place, run_name
-    from experiments.tracking import StoreError, open_store, past_runs
+    from experiments.tracking import StoreError, open_store, past_runs, send_left
 
     console = _console()
     loaded = _load(grid, overrides, profile)
     _sizes(loaded, data)
     chosen = _device(device)
+    since = time.time()
     try:
         store = open_store(_uri(tracking_uri), loaded.name, loaded.description)
+        send_left(store)
         past = past_runs(store)
     except StoreError as error:
         _stop(str(error), code=1)
@@ -95,12 +110,14 @@ def run(
         + (f", {len(failures)} failed before (again with --retry-failed)" if failures else "")
     )
     if todo:
-        place = Place(store, loaded.name, chosen, data)
+        place = Place(store, loaded.name, chosen, data, checkpoint_every, since)
+        limits = Limits(timeout, silence)
         try:
             with Progress(console, len(todo)) as progress:
-                failures |= execute_grid(todo, place, workers or _default_workers(chosen), progress)
-        except KeyboardInterrupt:
-            _stop("interrupted: finished runs are kept, the others are run when the grid is run again", code=130)
+                failures |= execute_grid(todo, place, workers or _default_workers(chosen), progress, limits)
+        except Stopped:
+            _stop("interrupted: finished runs are kept, the others go on when the grid is run again", code=130)
+        _send_what_is_left(store)
     if failures:
         console.print(_table(["failed", "key", "reason"], [[run_name(r), keys[r], why] for r, why in failures.items()]))
         raise typer.Exit(1)
@@ -129,7 +146,7 @@ def plan(
     for one in loaded.runs:
         key = run_key(one, chosen)
         parameters = count_parameters(on_meta(*sizes[one]))
-        state = "finished" if key in past.finished else "failed" if key in past.failed else "to do"
+        state = _state(key, past)
         off = "" if one.budget is None else f"{match_error(sizes[one][0], one.budget, sizes[one][1]):+.2%}"
         rows.append([one.kind, one.task_label, one.model.label, str(one.seed), f"{parameters:,}", off, key, state])
     console = _console()
@@ -419,12 +436,33 @@ def _assignments(option: str, text: str) -> dict[str, Any]:
 
 def _past(uri: str, grid: Grid) -> Past:
     """What the store knows of the grid's runs, without creating a store."""
-    from mlflow import MlflowClient
+    from experiments.tracking import Past, StoreError, existing_store, past_runs
 
-    from experiments.tracking import Past, Store, past_runs
+    try:
+        store = existing_store(uri, grid.name)
+        return Past() if store is None else past_runs(store)
+    except StoreError as error:
+        _stop(str(error), code=1)
 
-    experiment = None if _is_missing(uri) else MlflowClient(uri).get_experiment_by_name(grid.name)
-    return Past(frozenset(), {}) if experiment is None else past_runs(Store(uri, experiment.experiment_id))
+
+def _state(key: str, past: Past) -> str:
+    """What is done of a run, in words."""
+    if key in past.finished:
+        return "finished"
+    return "begun" if key in past.begun else "failed" if key in past.failed else "to do"
+
+
+def _send_what_is_left(store: Store) -> None:
+    """Waits a while for a store that was away when runs ended."""
+    import time
+
+    from experiments.tracking import send_left
+
+    until = time.monotonic() + STORE_PATIENCE
+    while missing := send_left(store):
+        if time.monotonic() > until:
+            _stop(f"{store.tracking_uri} does not take {missing} runs; run the grid again to send them", code=1)
+        time.sleep(2)
 
 
 def _device(choice: DeviceChoice) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -39,7 +40,7 @@ class Place:
     device: str  # "cpu" or "cuda"
     data_root: Path | None
     checkpoint_every: float = 30.0  # seconds between two checkpoints of a training
-    since: float = 0.0  # seconds since 1970; runs that failed later, in another process, are not tried again
+    since: float = math.inf  # seconds since 1970; what failed later, in another process, is not tried again
 
 
 @functools.lru_cache(maxsize=4)

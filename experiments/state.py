@@ -198,7 +198,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], before: Callab
 def _lock(path: Path, *, wait: bool) -> int | None:
     """A descriptor of the locked file, which whoever lets go of it may remove; None where it must not be waited for."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # not exist_ok, which looks again and fails if the folder is gone by then
+            path.parent.mkdir(parents=True)
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         except FileNotFoundError:  # its folder was removed since

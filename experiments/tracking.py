@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import time
@@ -102,7 +103,9 @@ def existing_store(tracking_uri: str, grid: str) -> Store | None:
         experiment = MlflowClient(tracking_uri).get_experiment_by_name(grid)
     except (MlflowException, OSError) as error:
         raise StoreError(f"{tracking_uri}: {error}") from error
-    return experiment and Store(tracking_uri, experiment.experiment_id, state_folder(tracking_uri) / grid)
+    if experiment is None:
+        return None
+    return Store(tracking_uri, experiment.experiment_id, state_folder(tracking_uri) / grid)
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class TrackedRun:
         name: str,
         tags: Mapping[str, str],
         settings: Mapping[str, Any],
-        since: float = 0.0,
+        since: float = math.inf,
     ) -> None:
         """Begins the run, or takes it up again if its state is there.
 

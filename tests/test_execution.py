@@ -22,7 +22,8 @@ from experiments.config import LearnRun, Run, run_key
 from experiments.execution import execute_grid
 from experiments.grid import load_grid
 from experiments.run import Place, load_task, sized_model
-from experiments.tracking import StoreError, TrackedRun, open_store, past_runs
+from experiments.state import RunState
+from experiments.tracking import Store, StoreError, TrackedRun, open_store, past_runs
 from experiments.training import Status
 from models.registry import build
 
@@ -46,6 +47,7 @@ class Watcher:
     kill_seed: int | None = None
     begun: list[Run] = field(default_factory=list)
     over: dict[Run, str] = field(default_factory=dict)
+    abandoned: list[tuple[Run, str]] = field(default_factory=list)
     statuses: dict[Run, list[Status]] = field(default_factory=dict)
 
     def started(self, run: Run) -> None:
@@ -60,6 +62,9 @@ class Watcher:
 
     def ended(self, run: Run, reason: str) -> None:
         self.over[run] = reason
+
+    def left(self, run: Run, why: str) -> None:
+        self.abandoned.append((run, why))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +82,17 @@ def runs_of(folder: Path, overrides: Sequence[str] = ()) -> tuple[Run, ...]:
 def stored(place: Place, key: str) -> list[StoredRun]:
     client = MlflowClient(place.store.tracking_uri)
     return list(client.search_runs([place.store.experiment_id], f"tags.`{schema.KEY}` = '{key}'"))
+
+
+def tracked(store: Store, key: str) -> TrackedRun:
+    state = RunState.claim(store.states / key)
+    assert state is not None
+    return TrackedRun(store, state, key, key, {schema.KEY: key}, {})
+
+
+def stored_run(uri: str, run: TrackedRun) -> StoredRun:
+    assert run.id is not None
+    return MlflowClient(uri).get_run(run.id)
 
 
 def test_a_grid_is_executed_and_tracked(place: Place, tmp_path: Path) -> None:
@@ -192,13 +208,14 @@ def test_an_interrupt_leaves_a_killed_run(place: Place, tmp_path: Path) -> None:
 
 def test_points_are_buffered_and_none_is_lost(place: Place) -> None:
     """More than MLflow takes at once, under one name and under many."""
-    run = TrackedRun(place.store, "points", {}, {})
+    run = tracked(place.store, "points")
     for step in range(2_500):
         run.point("train/loss", step / 2, step)
     for i in range(1_200):
         run.point(f"test/m{i}", i)
     run.finish("FINISHED")
     client = MlflowClient(place.store.tracking_uri)
+    assert run.id is not None
     history = client.get_metric_history(run.id, "train/loss")
     assert sorted((point.step, point.value) for point in history) == [(step, step / 2) for step in range(2_500)]
     assert len(client.get_run(run.id).data.metrics) == 1_202
@@ -207,20 +224,20 @@ def test_points_are_buffered_and_none_is_lost(place: Place) -> None:
 def test_runs_that_bring_the_same_data_at_once(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     store = open_store(uri, "g", "")
-    runs = [TrackedRun(store, f"run {i}", {}, {}) for i in range(8)]
-    for attempt in range(5):
-        together = threading.Barrier(len(runs))
+    runs = [tracked(store, f"run {i}") for i in range(8)]
+    together = threading.Barrier(len(runs))
 
-        def log(run: TrackedRun, digest: str = str(attempt), together: threading.Barrier = together) -> None:
-            together.wait()
-            run.dataset("same", {"source": "s", "digest": digest})
+    def end(run: TrackedRun) -> bool:
+        run.dataset("same", {"source": "s", "digest": "d"})
+        together.wait()
+        return run.finish("FINISHED")
 
-        with ThreadPoolExecutor(len(runs)) as pool:
-            list(pool.map(log, runs))
+    with ThreadPoolExecutor(len(runs)) as pool:
+        assert list(pool.map(end, runs)) == [True] * len(runs)
     for run in runs:
-        inputs = MlflowClient(uri).get_run(run.id).inputs
+        inputs = stored_run(uri, run).inputs
         assert inputs is not None
-        assert len(inputs.dataset_inputs) == 5
+        assert len(inputs.dataset_inputs) == 1
 
 
 def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 from experiments.config import Training
-from experiments.data import TaskData
+from experiments.corpus import corpus_data
+from experiments.data import Pair, TaskData
 from experiments.evaluation import Scores, evaluate
 from experiments.gates import GATES, integrity_gates
 from experiments.schema import (
@@ -28,7 +31,7 @@ from experiments.schema import (
     metric,
 )
 from experiments.tasks.strings import Reverse, RunningParity
-from experiments.training import Diverged, Selected, Status, merit, schedule, train
+from experiments.training import Diverged, Keeper, ResumeError, Selected, Status, merit, schedule, train
 from models.config import Budget, ModelConfig
 from models.cost import training_flops
 from models.interface import EncoderDecoder
@@ -51,8 +54,18 @@ class Points:
         assert step not in self.values.setdefault(name, {})
         self.values[name][step] = value
 
-    def flush(self) -> None:
-        pass
+
+class Unkept:
+    """Keeps nothing."""
+
+    def load(self) -> None:
+        return None
+
+    def due(self) -> bool:
+        return False
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        raise AssertionError
 
 
 @dataclass(frozen=True)
@@ -65,9 +78,17 @@ class Outcome:
     watched: list[Status]
 
 
-def trained(name: str, settings: Training = SETTINGS, *, seed: int = 0, data: TaskData | None = None) -> Outcome:
+def trained(
+    name: str,
+    settings: Training = SETTINGS,
+    *,
+    seed: int = 0,
+    data: TaskData | None = None,
+    dropout: float = 0.0,
+    keeper: Keeper | None = None,
+) -> Outcome:
     data = data or RunningParity(max_length=6, longer_lengths=(9,)).load(None)
-    config = match(MODELS[name], Budget(parameters=10_000), data.dimensions)
+    config = match(replace(MODELS[name], dropout=dropout), Budget(parameters=10_000), data.dimensions)
     torch.manual_seed(seed)
     model = build(config, data.dimensions)
     points, watched = Points(), list[Status]()
@@ -81,6 +102,7 @@ def trained(name: str, settings: Training = SETTINGS, *, seed: int = 0, data: Ta
         seed=seed,
         device=CPU,
         recorder=points,
+        keeper=keeper or Unkept(),
         watch=watched.append,
     )
     return Outcome(model, config, data, selected, points, watched)
@@ -205,6 +227,83 @@ def test_bfloat16_is_refused_where_there_is_none() -> None:
         trained("lstm", SETTINGS.model_copy(update={"precision": "bfloat16"}))
 
 
+# --- interruptions ---------------------------------------------------------------------------------------------------
+
+
+class Interrupted(Exception):
+    pass
+
+
+@dataclass
+class Kept:
+    """Keeps the state after one step, as a file would, and ends the training there; then gives it back."""
+
+    step: int
+    file: io.BytesIO | None = None
+    asked: int = 0
+
+    def load(self) -> dict[str, Any] | None:
+        if self.file is None:
+            return None
+        self.file.seek(0)
+        return torch.load(self.file, weights_only=True)
+
+    def due(self) -> bool:
+        self.asked += 1
+        return self.file is None and self.asked == self.step
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        self.file = io.BytesIO()
+        torch.save(state, self.file)
+        raise Interrupted
+
+
+def same_but_for_time(a: Points, b: Points, after: int) -> None:
+    """`b` holds the points of `a` after a step."""
+    for name, values in a.values.items():
+        assert list(b.values[name]) == [step for step in values if step > after]
+        if "second" not in name:
+            assert b.values[name] == {step: value for step, value in values.items() if step > after}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("step", [3, 25, 41])
+def test_an_interrupted_training_ends_like_an_undisturbed_one(name: str, step: int) -> None:
+    """Bit for bit, with dropout, before and after the first evaluation, at an evaluation and between two."""
+    undisturbed = trained(name, dropout=0.2)
+    keeper = Kept(step)
+    with pytest.raises(Interrupted):
+        trained(name, dropout=0.2, keeper=keeper)
+    torch.rand(5)  # what else the process draws must not matter
+    resumed = trained(name, dropout=0.2, keeper=keeper)
+    same_but_for_time(undisturbed.points, resumed.points, after=step)
+    assert resumed.selected.step == undisturbed.selected.step
+    assert resumed.selected.scores.scalars == undisturbed.selected.scores.scalars
+    for a, b in zip(undisturbed.selected.weights.values(), resumed.selected.weights.values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def corpus(symbols: str) -> TaskData:
+    pairs = [Pair(tuple(word), tuple(reversed(word))) for word in map("".join, itertools.product(symbols, repeat=4))]
+    return corpus_data(
+        pairs[:-20],
+        {VALIDATION: pairs[-20:-10], TEST: pairs[-10:]},
+        slices={},
+        description={"source": "made up", "digest": "0"},
+    )
+
+
+def test_an_interrupted_training_goes_on_in_the_middle_of_an_epoch() -> None:
+    data = corpus("abcd")
+    undisturbed = trained("lstm", data=data)
+    keeper = Kept(34)  # of 15 batches an epoch
+    with pytest.raises(Interrupted):
+        trained("lstm", data=data, keeper=keeper)
+    same_but_for_time(undisturbed.points, trained("lstm", data=data, keeper=keeper).points, after=34)
+    with pytest.raises(ResumeError, match="belongs to other training data"):
+        trained("lstm", data=data, keeper=keeper, seed=1)
+
+
 # --- integrity gates --------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +389,7 @@ def test_a_tiny_model_learns_on_cuda_in_bfloat16(name: str) -> None:
         seed=0,
         device=cuda,
         recorder=Points(),
+        keeper=Unkept(),
         watch=lambda status: None,
     )
     assert selected.scores.scalars[SEQUENCE_ACCURACY] == 1
