@@ -25,13 +25,12 @@ from __future__ import annotations
 
 import copy
 import itertools
-import re
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from experiments import config
@@ -47,10 +46,12 @@ from experiments.config import (
     suggestion,
     validate,
 )
+from experiments.yamls import parse_yaml
 from models.registry import MODELS
 
 BUNDLED = Path(__file__).parent / "grids"
 AXES = sorted({key for keys in RUN_KEYS.values() for key in keys})  # what a grid may fix or compare
+RUNS = 100_000  # of a part of a grid, at most
 
 Origins = dict[config.Path, config.Path]  # path of a setting in a run → where the grid states it
 
@@ -104,14 +105,12 @@ def load_grid(grid: str, overrides: Sequence[str] = (), profile: str | None = No
     path = _find(grid)
     try:
         text = path.read_text(encoding="utf-8")
-        tree = yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise GridError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise GridError(f"{path}: not UTF-8 (byte {error.start})") from None
-    except yaml.YAMLError as error:
-        raise GridError(f"{path}: not YAML: {error}") from None
     try:
+        tree = parse_yaml(text)
         own, of_runs = _split_overrides(overrides)
         chosen = _profile(tree, profile)
         for where, value in own:
@@ -187,6 +186,9 @@ def _expand(
                 if not values:
                     raise refuse((*where, "compare", key), "an empty list leaves nothing to run")
                 axes[key] = (*where, "compare", key), values
+        count = math.prod(len(values) for _, values in axes.values())
+        if count > RUNS:
+            raise refuse((*levels[-1][0], "compare"), f"{count:,} runs; a grid may have {RUNS:,}")
         for choice in itertools.product(*(range(len(values)) for _, values in axes.values())):
             tree: dict[str, Any] = {}
             origins: Origins = {}
@@ -211,7 +213,9 @@ def _merge(tree: dict[str, Any], origins: Origins, path: config.Path, value: Any
     """Puts `value` at `path`: into the mapping that is there, if both are mappings, otherwise in its place."""
     key = path[-1]
     if isinstance(value, Mapping) and isinstance(tree.get(str(key)), Mapping | None):
-        below = tree.setdefault(str(key), {})
+        if tree.get(str(key)) is None:
+            tree[str(key)] = {}
+        below = tree[str(key)]
         origins.setdefault(path, origin)
         for name, inner in value.items():
             _merge(below, origins, (*path, name), inner, (*origin, name))
@@ -239,7 +243,7 @@ def _resolve_tables(tree: dict[str, Any]) -> dict[str, Any]:
     """Replaces each table by model name in ``training`` by this run's value."""
     training, model = tree.get("training"), tree.get("model")
     name = model.get("name") if isinstance(model, Mapping) else model
-    if not isinstance(training, Mapping) or name not in MODELS:
+    if not isinstance(training, Mapping) or not isinstance(name, str) or name not in MODELS:
         return tree  # which parse_run refuses
     resolved = dict(training)
     for key, table in training.items():
@@ -262,8 +266,8 @@ def _split_overrides(overrides: Sequence[str]) -> tuple[list[tuple[config.Path, 
         if not equals or "" in where:
             raise refuse((f"--set {override}",), "write it as path.to.key=value")
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError:
+            value = parse_yaml(text)
+        except SettingsError:
             raise refuse((f"--set {override}",), "the value is not YAML") from None
         (of_grid if where[0] in _Grid.model_fields else of_runs).append((where, value))
     return of_grid, of_runs
@@ -284,23 +288,3 @@ def _set(tree: Any, path: config.Path, value: Any) -> None:
     if not isinstance(tree, dict):
         raise refuse((f"--set {dotted(path)}",), f"nothing can be set below {dotted(path[:-1])}")
     tree[path[-1]] = value
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: a key twice is an error, and 4e-3 is a number (YAML 1.2; PyYAML reads it as text)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)

@@ -25,7 +25,7 @@ from experiments.state import RunState, UnreadableError
 from experiments.tasks import Task
 from experiments.tracking import AlreadyOver, Elsewhere, Store, TrackedRun
 from experiments.training import Diverged, Status, train
-from models.config import Dimensions, ModelConfig
+from models.config import Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts
 from models.matching import match, match_error
 from models.registry import build
@@ -53,7 +53,7 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
     """The model's settings with the widths that its budget asks for, and what the task asks of it.
 
     Raises:
-        ModelError: the budget cannot be met, or the task's symbols do not suit the model.
+        ModelError: the budget cannot be met, it cannot be built, or the task's symbols do not suit the model.
         DataError: the vocabularies are those of a corpus that cannot be read.
     """
     if isinstance(run, LearnRun):
@@ -61,8 +61,12 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
     else:
         dimensions = efficiency.dimensions(run.efficiency)
     config = run.model.config
-    if run.budget is not None:
-        config = match(config, run.budget, dimensions)
+    try:
+        if run.budget is not None:
+            config = match(config, run.budget, dimensions)
+        on_meta(config, dimensions)
+    except (RuntimeError, OverflowError, MemoryError) as error:  # numbers that torch cannot even count with
+        raise ModelError(f"the model is too large: {_reason(error)}") from None
     return config, dimensions
 
 

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+MOST_LAYERS = 1000  # beyond, a model takes minutes to be counted, and is a mistake
+
 
 class ModelError(ValueError):
     """A model that cannot be made, for this task or this budget; the message says why."""
@@ -49,6 +51,8 @@ class CommonConfig:
 
     def __post_init__(self) -> None:
         _at_least_one("layers", self.layers)
+        if self.layers > MOST_LAYERS:
+            raise ValueError(f"layers must be at most {MOST_LAYERS}, not {self.layers}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
         _width("hidden_size", self.hidden_size, self.hidden_multiple)
