@@ -1,7 +1,7 @@
 """Executes the runs of a grid in worker processes: one run's crash is that run's failure only.
 
-Each worker has one thread, imports torch once and takes run after run. Efficiency runs come last, one at a time, while
-every other worker is idle.
+Each worker has one thread, imports torch once and takes job after job. Efficiency runs come last, while every other
+worker is idle: those with the same settings go to one worker, which measures them side by side.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Protocol
@@ -19,7 +20,7 @@ import torch
 
 from experiments import tracking
 from experiments.config import EfficiencyRun, Run
-from experiments.run import Place, execute
+from experiments.run import Job, Place, execute, jobs
 from experiments.training import Status
 
 _context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
@@ -44,8 +45,8 @@ class _Worker:
 
     process: SpawnProcess
     connection: Connection
-    run: Run | None = None
-    run_id: str | None = None
+    todo: list[Run] = field(default_factory=list)  # runs of its job that have not ended
+    run_ids: dict[Run, str] = field(default_factory=dict)
 
 
 def execute_grid(runs: Sequence[Run], place: Place, workers: int, observer: Observer) -> dict[Run, str]:
@@ -60,28 +61,31 @@ def execute_grid(runs: Sequence[Run], place: Place, workers: int, observer: Obse
         observer: told what happens.
     """
     failures: dict[Run, str] = {}
-    shared = deque(run for run in runs if not isinstance(run, EfficiencyRun))
-    alone = deque(run for run in runs if isinstance(run, EfficiencyRun))
+    shared = deque(jobs([run for run in runs if not isinstance(run, EfficiencyRun)]))
+    alone = deque(jobs([run for run in runs if isinstance(run, EfficiencyRun)]))
     pool: list[_Worker] = []
     try:
         for queue, count in ((shared, workers), (alone, 1)):
-            while queue or any(worker.run for worker in pool):
-                while queue and sum(worker.run is not None for worker in pool) < count:
-                    idle = next((worker for worker in pool if worker.run is None), None)
+            while queue or any(worker.todo for worker in pool):
+                while queue and sum(bool(worker.todo) for worker in pool) < count:
+                    idle = next((worker for worker in pool if not worker.todo), None)
                     if idle is None:
                         idle = _start(place)
                         pool.append(idle)
-                    idle.run = queue.popleft()
-                    idle.connection.send(idle.run)
-                    observer.started(idle.run)
+                    job = queue.popleft()
+                    idle.todo = list(job)
+                    idle.connection.send(job)
+                    for run in job:
+                        observer.started(run)
                 for worker in _ready(pool):
                     _hear(worker, pool, place, observer, failures)
     except KeyboardInterrupt:
         for worker in pool:
             worker.process.kill()
             worker.process.join()
-            if worker.run_id is not None:
-                tracking.kill(place.store, worker.run_id)
+            for run in worker.todo:
+                if run in worker.run_ids:
+                    tracking.kill(place.store, worker.run_ids[run])
         raise
     finally:
         for worker in pool:
@@ -101,31 +105,36 @@ def _start(place: Place) -> _Worker:
 
 def _ready(pool: list[_Worker]) -> list[_Worker]:
     """Waits until a busy worker has something to say, or has died (its end of the connection is then closed)."""
-    speaking = wait([worker.connection for worker in pool if worker.run is not None])
+    speaking = wait([worker.connection for worker in pool if worker.todo])
     return [worker for worker in pool if worker.connection in speaking]
 
 
 def _hear(worker: _Worker, pool: list[_Worker], place: Place, observer: Observer, failures: dict[Run, str]) -> None:
     """Takes one message."""
-    run = worker.run
-    assert run is not None
+
+    def end(run: Run, reason: str) -> None:
+        if reason:
+            failures[run] = reason
+        worker.todo.remove(run)
+        observer.ended(run, reason)
+
     try:
-        message, content = worker.connection.recv()
+        message, run, content = worker.connection.recv()
     except (EOFError, ConnectionResetError):
         worker.process.join()
         pool.remove(worker)
-        message, content = "ended", _death(worker.process.exitcode)
-        if worker.run_id is not None:
-            tracking.fail(place.store, worker.run_id, content)
+        reason = _death(worker.process.exitcode)
+        for run in list(worker.todo):
+            if run in worker.run_ids:
+                tracking.fail(place.store, worker.run_ids[run], reason)
+            end(run, reason)
+        return
     if message == "started":
-        worker.run_id = content
+        worker.run_ids[run] = content
     elif message == "advanced":
         observer.advanced(run, content)
     else:
-        if content:
-            failures[run] = content
-        observer.ended(run, content)
-        worker.run = worker.run_id = None
+        end(run, content)
 
 
 def _death(exit_code: int | None) -> str:
@@ -136,22 +145,20 @@ def _death(exit_code: int | None) -> str:
 
 
 def _work(connection: Connection, place: Place) -> None:
-    """The life of a worker: run after run, until the parent hangs up."""
+    """The life of a worker: job after job, until the parent hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     torch.set_num_threads(1)
 
-    def tell(message: str, content: object) -> None:
+    def tell(message: str, run: Run, content: object) -> None:
         try:
-            connection.send((message, content))
+            connection.send((message, run, content))
         except OSError:  # the parent is gone: leave the run as it is, to be run anew
             raise SystemExit(1) from None
 
     while True:
         try:
-            run = connection.recv()
+            job: Job = connection.recv()
         except (EOFError, OSError):
             return
-        reason = execute(
-            run, place, started=lambda run_id: tell("started", run_id), watch=lambda status: tell("advanced", status)
-        )
-        tell("ended", reason)
+        for run, reason in execute(job, place, started=partial(tell, "started"), watch=partial(tell, "advanced")).items():
+            tell("ended", run, reason)

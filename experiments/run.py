@@ -1,12 +1,13 @@
-"""One run, from its settings to its results in the store."""
+"""Runs, from their settings to their results in the store: one, or several that are measured side by side."""
 
 from __future__ import annotations
 
 import functools
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,44 +60,62 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
     return config, dimensions
 
 
-def execute(run: Run, place: Place, started: Callable[[str], None], watch: Callable[[Status], None]) -> str:
-    """Executes a run and tracks it.
+Job = tuple[Run, ...]  # what a worker does at once: one run, or efficiency runs that are measured side by side
+
+
+def jobs(runs: Sequence[Run]) -> list[Job]:
+    """The runs, in order, those together that are measured side by side: of the same efficiency settings."""
+    found: dict[object, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.efficiency if isinstance(run, EfficiencyRun) else run, []).append(run)
+    return [tuple(together) for together in found.values()]
+
+
+def execute(
+    job: Job, place: Place, started: Callable[[Run, str], None], watch: Callable[[Run, Status], None]
+) -> dict[Run, str]:
+    """Executes the runs of a job and tracks each.
 
     A run that fails is marked so in the store; nothing is raised but what ends the process.
 
     Args:
-        run: what to do.
+        job: what to do.
         place: where.
-        started: told the run's id in the store, so that another process can mark it if this one dies.
-        watch: told how far it is.
+        started: told each run's id in the store, so that another process can mark it if this one dies.
+        watch: told how far each is.
 
     Returns:
-        Why it failed; "" if it did not.
+        For each run why it failed; "" if it did not.
     """
     device = torch.device(place.device)
-    tracked = TrackedRun(place.store, run_name(run), _tags(run, place, device), run.settings())
-    started(tracked.id)
-    try:
-        tracked.json(run.settings(), schema.CONFIG_ARTIFACT)
-        tracked.json(environment(device), schema.ENVIRONMENT_ARTIFACT)
-        config, dimensions = sized_model(run, place.data_root)
-        _log_size(run, config, dimensions, tracked)
-        if isinstance(run, EfficiencyRun):
-            _execute_efficiency(run, config, device, tracked, watch)
-        else:
-            _execute_learn(run, config, device, place, tracked, watch)
-    except Exception as error:
-        reason = _reason(error)
-        if not isinstance(error, Diverged):
-            traceback.print_exc()
-        tracked.finish("FAILED", reason)
-        return reason
-    finally:
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    tracked.finish("FINISHED")
-    return ""
+    begun: dict[Run, TrackedRun] = {}
+    for run in job:
+        begun[run] = TrackedRun(place.store, run_name(run), _tags(run, place, device), run.settings())
+        started(run, begun[run].id)
+    errors: dict[Run, Exception] = {}
+    sized: dict[Run, ModelConfig] = {}
+    for run, tracked in begun.items():
+        try:
+            tracked.json(run.settings(), schema.CONFIG_ARTIFACT)
+            tracked.json(environment(device), schema.ENVIRONMENT_ARTIFACT)
+            sized[run], dimensions = sized_model(run, place.data_root)
+            _log_size(run, sized[run], dimensions, tracked)
+            if isinstance(run, LearnRun):
+                _execute_learn(run, sized[run], device, place, tracked, partial(watch, run))
+        except Exception as error:
+            errors[run] = error
+    sweeps = {run: begun[run] for run in sized if isinstance(run, EfficiencyRun) and run not in errors}
+    if sweeps:
+        errors |= _execute_efficiency(sweeps, sized, device, watch)
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    reasons = {run: _reason(errors[run]) if run in errors else "" for run in job}
+    for run, tracked in begun.items():
+        if run in errors and not isinstance(errors[run], Diverged):
+            traceback.print_exception(errors[run])
+        tracked.finish("FAILED" if run in errors else "FINISHED", reasons[run])
+    return reasons
 
 
 def run_name(run: Run) -> str:
@@ -157,13 +176,25 @@ def _execute_learn(
 
 
 def _execute_efficiency(
-    run: EfficiencyRun, config: ModelConfig, device: torch.device, tracked: TrackedRun, watch: Callable[[Status], None]
-) -> None:
-    def report(done: int, lengths: int) -> None:
-        tracked.flush()
-        watch(Status(done, lengths, float("nan"), float("nan"), float("nan")))
+    runs: Mapping[EfficiencyRun, TrackedRun],
+    configs: Mapping[Run, ModelConfig],
+    device: torch.device,
+    watch: Callable[[Run, Status], None],
+) -> dict[Run, Exception]:
+    """Measures runs with the same settings side by side; what went wrong with which."""
 
-    efficiency.measure(config, run.efficiency, seed=run.seed, device=device, log=tracked.point, watch=report)
+    def report(done: int, total: int) -> None:
+        for run, tracked in runs.items():
+            tracked.flush()
+            watch(run, Status(done, total, float("nan"), float("nan"), float("nan")))
+
+    subjects = [efficiency.Subject(configs[run], run.seed, tracked) for run, tracked in runs.items()]
+    settings = next(iter(runs)).efficiency
+    try:
+        found = efficiency.measure(subjects, settings, device=device, watch=report)
+    except Exception as error:
+        found = [error] * len(runs)
+    return {run: error for run, error in zip(runs, found, strict=True) if error is not None}
 
 
 def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:
