@@ -131,9 +131,7 @@ class Efficiency(Settings):
             if values and values[0] < 1:
                 raise ValueError(f"{name} begin with 1, not {values[0]}")
         if self.tokens_per_batch is not None and 2 * self.lengths[-1] > self.tokens_per_batch:
-            raise ValueError(
-                f"length {self.lengths[-1]} does not fit into batches of {self.tokens_per_batch} tokens"
-            )
+            raise ValueError(f"length {self.lengths[-1]} does not fit into batches of {self.tokens_per_batch} tokens")
         if self.positions and self.batch_size is None:
             raise ValueError("positions are compared at a fixed batch: state batch_size, not tokens_per_batch")
 

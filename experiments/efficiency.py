@@ -23,7 +23,7 @@ from experiments.timing import TooSlow, interleaved, percentile, quartiles, rela
 from experiments.training import update, uses_bfloat16
 from models.config import Dimensions, ModelConfig
 from models.cost import attention_share, state_bytes, training_flops
-from models.interface import BOS, EncoderDecoder
+from models.interface import BOS, EncoderDecoder, Memory, State
 from models.registry import build
 
 FIRST_SYMBOL = 3  # after the special ones
@@ -81,7 +81,7 @@ def measure(
             watch(done, total)
             _at_length(contenders, length, peak, device)
         if settings.positions:
-            _by_position(contenders, device, lambda done: watch(len(settings.lengths) + done, total))
+            _by_position(contenders, settings, device, lambda done: watch(len(settings.lengths) + done, total))
     watch(total, total)
     return [contender.error for contender in contenders]
 
@@ -116,20 +116,18 @@ def _at_length(contenders: Sequence[_Contender], length: int, peak: float, devic
         _time(contenders, phase, length, device)
     state = meanwhile.state()
     for contender in contenders:
-        contender.log_length(peak)
-        if contender.going_on:
+        if contender.going_on - {"step"}:
+            contender.log_length(peak)
             for name, value in state.items():
                 contender.log(name, value, length)
-        contender.measure_energy("train_step", schema.TRAIN_ENERGY, contender.batch.tokens)
-        contender.measure_energy(
-            "generate", schema.GENERATE_ENERGY, contender.batch.size * contender.settings.decode_tokens
-        )
+        for phase, metric in (("train_step", schema.TRAIN_ENERGY), ("generate", schema.GENERATE_ENERGY)):
+            if phase in contender.going_on:
+                contender.measure_energy(phase, metric)
 
 
-def _by_position(contenders: Sequence[_Contender], device: torch.device, watch: Callable[[int], None]) -> None:
-    settings = contenders[0].settings if contenders else None
-    if settings is None:
-        return
+def _by_position(
+    contenders: Sequence[_Contender], settings: Efficiency, device: torch.device, watch: Callable[[int], None]
+) -> None:
     for contender in contenders:
         contender.begin(settings.lengths[0])
     for done, position in enumerate(settings.positions):
@@ -173,14 +171,18 @@ class _Contender:
         self.generator = torch.Generator().manual_seed(subject.seed)
         self.batch: Batch
         self._generation: _Generation | None = None
-        self._state: tuple[Tensor, object, int] | None = None  # tokens, state, positions done
+        self._state: tuple[Tensor, State, int] | None = None  # tokens, state, positions done
         self._train_seconds: float | None = None
 
     def begin(self, length: int) -> None:
         """Draws the batch of this length."""
         self.length = length
-        self.batch = random_batch(self.settings, length, self.generator).to(self.device)
         self._train_seconds = None
+        try:
+            self.batch = random_batch(self.settings, length, self.generator).to(self.device)
+        except Exception as error:
+            for phase in sorted(self.going_on):
+                self.stop(phase, length, error.with_traceback(None))
 
     # --- work ---
 
@@ -224,7 +226,7 @@ class _Contender:
                     self._state = first_tokens(self.batch), start, 0
                 tokens, state, done = self._state
                 for _ in range(done, position - 1):
-                    logits, state = self.model.step(tokens, state)  # type: ignore[arg-type]
+                    logits, state = self.model.step(tokens, state)
                     tokens = logits.argmax(-1)
                 self._state = tokens, state, position - 1
         except Exception as error:
@@ -286,8 +288,6 @@ class _Contender:
 
     def log_length(self, peak: float) -> None:
         """Records what is counted, not measured, at the present length."""
-        if not self.going_on:
-            return
         length, vocabulary = self.length, self.settings.vocabulary
         flops = self.batch.size * training_flops(self.config, length, length, vocabulary)
         self.log(schema.BATCH_SIZE, self.batch.size, length)
@@ -299,7 +299,7 @@ class _Contender:
 
     def measure_memory(self, phase: str, metric: str) -> None:
         """Records the peak of a phase; where there is not enough, the phase ends."""
-        rehearse = _train_anew if phase == "train_step" else _generate_anew
+        rehearse = train_anew if phase == "train_step" else generate_anew
         one = self.settings.model_copy(update={"tokens_per_batch": None, "batch_size": 1, "decode_tokens": 1})
         rehearsal = partial(rehearse, self.config, one, 1, self.device, self.bfloat16)
         work = partial(rehearse, self.config, self.settings, self.length, self.device, self.bfloat16)
@@ -311,13 +311,14 @@ class _Contender:
         if found is not None:
             self.log(metric, found, self.length)
 
-    def measure_energy(self, phase: str, metric: str, tokens: int) -> None:
+    def measure_energy(self, phase: str, metric: str) -> None:
         """Records joules for 1,000 tokens, where the device counts them."""
-        if phase in self.going_on:
-            found = machine.joules(self.work(phase), self.device)
-            self.forget_work()
-            if found is not None:
-                self.log(metric, 1000 * found / tokens, self.length)
+        found = machine.joules(self.work(phase), self.device)
+        self.forget_work()
+        if found is not None:
+            written = self.batch.size * self.settings.decode_tokens
+            tokens = self.batch.tokens if phase == "train_step" else written
+            self.log(metric, 1000 * found / tokens, self.length)
 
 
 # --- the work --------------------------------------------------------------------------------------------------------
@@ -354,7 +355,7 @@ class _Decoding:
 
     def __init__(self, model: EncoderDecoder, batch: Batch) -> None:
         self.model, self.batch = model, batch
-        self.memory = None
+        self.memory: Memory | None = None
 
     def __call__(self) -> None:
         if self.memory is None:
@@ -393,9 +394,7 @@ def _generate_naively(model: EncoderDecoder, batch: Batch, tokens: int) -> None:
         written = torch.cat([written, last[:, None]], dim=1)
 
 
-def _train_anew(
-    config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool
-) -> None:
+def train_anew(config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool) -> None:
     """Builds a model and trains it for two steps: from the second on there is the optimiser's state."""
     model = build(config, dimensions(settings)).to(device)
     batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
@@ -404,9 +403,7 @@ def _train_anew(
         _train(model, optimizer, batch, bfloat16)
 
 
-def _generate_anew(
-    config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool
-) -> None:
+def generate_anew(config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool) -> None:
     """Builds a model and generates with it."""
     model = build(config, dimensions(settings)).to(device).eval()
     batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)

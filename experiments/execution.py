@@ -160,5 +160,7 @@ def _work(connection: Connection, place: Place) -> None:
             job: Job = connection.recv()
         except (EOFError, OSError):
             return
-        for run, reason in execute(job, place, started=partial(tell, "started"), watch=partial(tell, "advanced")).items():
+        for run, reason in execute(
+            job, place, started=partial(tell, "started"), watch=partial(tell, "advanced")
+        ).items():
             tell("ended", run, reason)

@@ -47,7 +47,9 @@ def joules(work: Callable[[], object], device: torch.device) -> float | None:
             work()
             torch.cuda.synchronize(device)
             calls += 1
-        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before) / 1000 / calls  # it counts millijoules
+        return (
+            float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before) / 1000 / calls
+        )  # it counts millijoules
     except pynvml.NVMLError:  # older than Volta
         return None
 

@@ -107,14 +107,15 @@ def execute(
     sweeps = {run: begun[run] for run in sized if isinstance(run, EfficiencyRun) and run not in errors}
     if sweeps:
         errors |= _execute_efficiency(sweeps, sized, device, watch)
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
     reasons = {run: _reason(errors[run]) if run in errors else "" for run in job}
     for run, tracked in begun.items():
         if run in errors and not isinstance(errors[run], Diverged):
             traceback.print_exception(errors[run])
         tracked.finish("FAILED" if run in errors else "FINISHED", reasons[run])
+    errors.clear()  # their frames may hold what took the memory
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     return reasons
 
 

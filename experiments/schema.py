@@ -147,7 +147,7 @@ def by_position(name: str) -> str:
 
 
 def spread(time: str, measure: str) -> str:
-    """Name of a time's quartile or interval: ``"efficiency/train_step_seconds_q1"``, ``"…/step_seconds_q1_by_position"``."""
+    """Name of a time's quartile or interval: ``"…/encode_seconds_q1"``, ``"…/step_seconds_q1_by_position"``."""
     name, by, axis = time.partition("_by_")
     return f"{name}_{measure}{by}{axis}"
 
