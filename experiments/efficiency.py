@@ -201,7 +201,7 @@ class _Contender:
                 self._generation = _Generation(model, batch, self.settings.decode_tokens)
                 return self._inference(self._generation)
             case "generate_naive":
-                return self._inference(partial(_generate_naively, model, batch, self.settings.decode_tokens))
+                return self._inference(partial(generate_naively, model, batch, self.settings.decode_tokens))
             case "step":
                 assert self._state is not None
                 tokens, state, _ = self._state
@@ -385,7 +385,7 @@ class _Generation:
         self.steps.append(steps)
 
 
-def _generate_naively(model: EncoderDecoder, batch: Batch, tokens: int) -> None:
+def generate_naively(model: EncoderDecoder, batch: Batch, tokens: int) -> None:
     """The same tokens, but each from a decoder that remembers nothing and reads all before it."""
     encoded = model.encode(batch.source, batch.source_lengths)
     written = first_tokens(batch)[:, None]

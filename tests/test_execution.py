@@ -138,7 +138,7 @@ description: For tests.
 fixed:
   kind: efficiency
   budget: {parameters: 5_000}
-  efficiency: {lengths: [4], batch_size: 2, decode_tokens: 2, repeats: 1, warmup: 1, seconds_per_point: 0.001}
+  efficiency: {lengths: [4], batch_size: 2, decode_tokens: 2, repeats: 1, warmup: 1, seconds_per_point: 1e-6}
 compare:
   model: [lstm, transformer]
   seed: [0, 1]
