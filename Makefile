@@ -1,13 +1,15 @@
 # make quickstart   set up, run the grid `quickstart`, write and show the comparison
 # make test         set up, check style and types, run the tests
-# make bench        time the models' parts side by side (pytest-benchmark)
+# make bench        time the models' parts side by side (pytest-benchmark); JSON in benchmarks/
+# make bench-compare  the same, and fail where the median is more than a quarter above that of the last `make bench`
+# make bench-peers  the models against torch.nn.Transformer, BART and nn.LSTM
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: quickstart test bench install install-dev
+.PHONY: quickstart test bench bench-compare bench-peers install install-dev
 .DELETE_ON_ERROR:
 
 quickstart: install
@@ -20,8 +22,18 @@ test: install-dev
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
+BENCHMARK := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only \
+	--benchmark-group-by=group --benchmark-columns=median,iqr,rounds --benchmark-storage=file://benchmarks
+
 bench: install-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+	$(BENCHMARK) --benchmark-save=bench
+
+bench-compare: install-dev
+	$(BENCHMARK) --benchmark-compare --benchmark-compare-fail=median:25%
+
+bench-peers: install-dev
+	$(BIN)/python -m pip install --quiet -e ".[dev,peers]" -c constraints.txt
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/peers.py $(ROWS)
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev

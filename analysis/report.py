@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import ablations, claims, drawing, figures, tables, units, variants
+from analysis import ablations, claims, drawing, figures, growth, tables, units, variants
 from analysis import runs as runs_table
 from analysis.runs import FAILED, FINISHED, KILLED, each
 from experiments import schema
@@ -46,7 +46,7 @@ def write(runs: pd.DataFrame, folder: str | os.PathLike[str], *, title: str, com
 
     There are report.html (self-contained: nothing in it is loaded from anywhere), report.md, figures/*.svg and *.png,
     the tidy table as runs.parquet and runs.csv, and the numbers behind the tables and sentences as comparison.csv,
-    ablations.csv, models.csv and claims.csv.
+    ablations.csv, models.csv, claims.csv and, of sweeps over length, growth.csv.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -67,6 +67,7 @@ def write(runs: pd.DataFrame, folder: str | os.PathLike[str], *, title: str, com
     effects.to_csv(target / "ablations.csv", index=False)
     models.to_csv(target / "models.csv", index=False)
     claims.table(answers).to_csv(target / "claims.csv", index=False)
+    growth.growth(runs).to_csv(target / "growth.csv", index=False)
     drawn = [one for plot in figures.PLOTS if (one := _draw(plot, runs, target / "figures"))]
     content = {
         "title": title,

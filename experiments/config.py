@@ -98,28 +98,49 @@ class Efficiency(Settings):
     Attributes:
         lengths: of source and target, each.
         tokens_per_batch: source and target tokens; the batch has tokens_per_batch / (2 · length) sequences.
+        batch_size: sequences per batch at every length; one of these two is stated.
+        positions: of the target, from 1, for which a single cached `step` is timed, after a source of the first length.
         vocabulary: number of symbols of each side.
         decode_tokens: generated one by one after a source of each length.
-        repeats: timed repetitions, of which the median is reported.
+        repeats: timed repetitions of everything, at least.
+        seconds_per_point: what one model may spend on one phase at one length. Repetitions go on until the interval of
+            their median is narrow (experiments.timing) or this is spent; a model of which `repeats` do not fit into it
+            is not measured there nor at any longer length.
         warmup: repetitions before, not counted.
         precision: as in `Training`.
     """
 
     lengths: tuple[int, ...] = Field(min_length=1)
-    tokens_per_batch: int = Field(ge=2)
+    tokens_per_batch: int | None = Field(default=None, ge=2)
+    batch_size: int | None = Field(default=None, ge=1)
+    positions: tuple[int, ...] = ()
     vocabulary: int = Field(default=32, ge=4)
     decode_tokens: int = Field(default=32, ge=1)
     repeats: int = Field(default=7, ge=1)
+    seconds_per_point: float = Field(default=10.0, gt=0)
     warmup: int = Field(default=2, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def model_post_init(self, context: Any) -> None:
-        """Refuses lengths that cannot be measured."""
-        for length in self.lengths:
-            if not 1 <= length <= self.tokens_per_batch // 2:
-                raise ValueError(f"length {length} does not fit into batches of {self.tokens_per_batch} tokens")
-        if sorted(set(self.lengths)) != list(self.lengths):
-            raise ValueError("lengths must rise")
+        """Refuses what cannot be measured."""
+        if (self.tokens_per_batch is None) == (self.batch_size is None):
+            raise ValueError("state either tokens_per_batch or batch_size")
+        for name, values in (("lengths", self.lengths), ("positions", self.positions)):
+            if sorted(set(values)) != list(values):
+                raise ValueError(f"{name} must rise")
+            if values and values[0] < 1:
+                raise ValueError(f"{name} begin with 1, not {values[0]}")
+        if self.tokens_per_batch is not None and 2 * self.lengths[-1] > self.tokens_per_batch:
+            raise ValueError(f"length {self.lengths[-1]} does not fit into batches of {self.tokens_per_batch} tokens")
+        if self.positions and self.batch_size is None:
+            raise ValueError("positions are compared at a fixed batch: state batch_size, not tokens_per_batch")
+
+    def batch_at(self, length: int) -> int:
+        """Sequences per batch, source and target of `length`."""
+        if self.batch_size is not None:
+            return self.batch_size
+        assert self.tokens_per_batch is not None
+        return self.tokens_per_batch // (2 * length)
 
 
 @dataclass(frozen=True)
@@ -184,7 +205,7 @@ class LearnRun(_Run):
 
 @dataclass(frozen=True)
 class EfficiencyRun(_Run):
-    """Speed and memory against length, alone on the device."""
+    """Speed and memory against length; alone on the device but for the runs with the same `efficiency` settings."""
 
     efficiency: Efficiency
 
@@ -195,8 +216,10 @@ class EfficiencyRun(_Run):
 
     @property
     def task_label(self) -> str:
-        """A sweep has no task."""
-        return "length_sweep"
+        """A sweep has no task: what its batches hold, ``"length_sweep(batch_size=8)"``."""
+        batch = self.efficiency.batch_size
+        fixed = f"tokens_per_batch={self.efficiency.tokens_per_batch}" if batch is None else f"batch_size={batch}"
+        return f"length_sweep({fixed})"
 
 
 Run = LearnRun | EfficiencyRun

@@ -1,218 +1,411 @@
-"""Efficiency: how fast a model is, and how much memory it takes, against sequence length.
+"""Efficiency: how fast models are, and how much memory they take, against sequence length and position.
 
-One model, alone on the device, on random tokens; source and target have the same length, and every batch holds the same
-number of tokens. The clock waits for the device, the first repetitions are not counted, medians are reported.
+Models are measured side by side on random tokens; source and target have the same length. Where a model's sweep ends
+before the others' (there is no memory for a length, or no time) is a result, not a failure.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
+from experiments import machine, memory, schema
 from experiments.config import Efficiency
 from experiments.data import Batch
-from experiments.schema import (
-    BATCH_SIZE,
-    DECODE_SECONDS_PER_TOKEN,
-    EFFICIENCY_TRAIN_TOKENS_PER_SECOND,
-    ENCODE_SECONDS,
-    PEAK_MEMORY,
-    PEAK_SHARE,
-    STATE_BYTES,
-    TRAIN_STEP_FLOPS,
-    TRAIN_STEP_SECONDS,
-    TRAIN_STEP_SECONDS_HIGH,
-    TRAIN_STEP_SECONDS_LOW,
-)
+from experiments.timing import TooSlow, interleaved, percentile, quartiles, relative_interval, timed, wait_for
 from experiments.training import update, uses_bfloat16
 from models.config import Dimensions, ModelConfig
-from models.cost import state_bytes, training_flops
-from models.interface import BOS, EncoderDecoder
+from models.cost import attention_share, state_bytes, training_flops
+from models.interface import BOS, EncoderDecoder, Memory, State
 from models.registry import build
 
 FIRST_SYMBOL = 3  # after the special ones
 MATMUL_SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (4096, 8192)}  # of the square matrices that give the peak
+MATMUL_REPEATS = 5
 
-Log = Callable[[str, float, int], None]  # name of the metric, value, sequence length
+Work = Callable[[], object]
+
+
+class Recorder(Protocol):
+    """Where a model's results go (experiments.tracking)."""
+
+    def point(self, name: str, value: float, step: int) -> None:
+        """Takes one value of a metric of experiments.schema, at a length or position; 0 for a scalar."""
+
+    def tag(self, name: str, value: str) -> None:
+        """Takes a tag of experiments.schema."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is to be measured.
+
+    Attributes:
+        config: of the model, widths stated.
+        seed: of the weights and the tokens.
+        recorder: takes its results.
+    """
+
+    config: ModelConfig
+    seed: int
+    recorder: Recorder
 
 
 def measure(
-    config: ModelConfig,
-    settings: Efficiency,
-    *,
-    seed: int,
-    device: torch.device,
-    log: Log,
-    watch: Callable[[int, int], None],
-) -> None:
-    """Measures everything at every length.
+    subjects: Sequence[Subject], settings: Efficiency, *, device: torch.device, watch: Callable[[int, int], None]
+) -> list[Exception | None]:
+    """Measures everything at every length and position, the models in turn.
 
     Args:
-        config: of the model, widths stated.
-        settings: which lengths, how often.
-        seed: of the weights and the tokens.
+        subjects: the models.
+        settings: what is measured, the same for all.
         device: on which nothing else runs meanwhile.
-        log: takes every ``efficiency/`` metric of experiments.schema.
-        watch: told how many lengths of how many are done.
-    """
-    torch.manual_seed(seed)
-    model = build(config, dimensions(settings)).to(device)
-    bfloat16 = uses_bfloat16(settings.precision, device)
-    peak = matmul_flops_per_second(device, bfloat16, settings)
-    for done, length in enumerate(settings.lengths):
-        watch(done, len(settings.lengths))
-        step = _TrainingStep(model, settings, length, device, bfloat16)
-        seconds = timed(step, settings, device)
-        low, median, high = quartiles(seconds)
-        flops = step.batch.size * training_flops(config, length, length, settings.vocabulary)
-        log(BATCH_SIZE, step.batch.size, length)
-        log(TRAIN_STEP_SECONDS, median, length)
-        log(TRAIN_STEP_SECONDS_LOW, low, length)
-        log(TRAIN_STEP_SECONDS_HIGH, high, length)
-        log(EFFICIENCY_TRAIN_TOKENS_PER_SECOND, step.batch.size * 2 * length / median, length)
-        log(TRAIN_STEP_FLOPS, flops, length)
-        log(PEAK_SHARE, flops / median / peak, length)
+        watch: told how many lengths and positions of how many are done.
 
-        model.eval()
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            encode = timed(partial(model.encode, step.batch.source, step.batch.source_lengths), settings, device)
-            decode = timed(partial(_generate, model, step.batch, settings.decode_tokens), settings, device)
-            start = timed(partial(_generate, model, step.batch, 0), settings, device)
-        log(ENCODE_SECONDS, statistics.median(encode), length)
-        generation = statistics.median(decode) - statistics.median(start)
-        if generation > 0:  # else it is lost in the noise of the machine, and stays missing
-            log(DECODE_SECONDS_PER_TOKEN, generation / settings.decode_tokens, length)
-        model.train()
-        log(STATE_BYTES, state_bytes(config, length, length, 2 if bfloat16 else 4), length)
-        memory = peak_memory(config, settings, length, device, bfloat16)
-        if memory is not None:
-            log(PEAK_MEMORY, memory, length)
-    watch(len(settings.lengths), len(settings.lengths))
+    Returns:
+        For each subject what went wrong with it, while the others went on; None where nothing did.
+    """
+    bfloat16 = uses_bfloat16(settings.precision, device)
+    peak = matmul_flops_per_second(device, bfloat16)
+    contenders = [_Contender(subject, settings, device, bfloat16) for subject in subjects]
+    total = len(settings.lengths) + len(settings.positions)
+    with memory.only_what_is_free():
+        for done, length in enumerate(settings.lengths):
+            watch(done, total)
+            _at_length(contenders, length, peak, device)
+        if settings.positions:
+            _by_position(contenders, settings, device, lambda done: watch(len(settings.lengths) + done, total))
+    watch(total, total)
+    return [contender.error for contender in contenders]
 
 
 def dimensions(settings: Efficiency) -> Dimensions:
     """What a sweep asks of a model; its symbols mean nothing, so that both sides may have the same."""
-    return Dimensions(settings.vocabulary, settings.vocabulary, True, max(*settings.lengths, settings.decode_tokens))
+    longest = max(*settings.lengths, *settings.positions, settings.decode_tokens)
+    return Dimensions(settings.vocabulary, settings.vocabulary, True, longest)
 
 
-def timed(work: Callable[[], object], settings: Efficiency, device: torch.device) -> list[float]:
-    """Seconds of each counted repetition."""
-    seconds = []
-    for repetition in range(settings.warmup + settings.repeats):
-        _wait_for(device)
-        start = time.perf_counter()
-        work()
-        _wait_for(device)
-        if repetition >= settings.warmup:
-            seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-def quartiles(seconds: list[float]) -> tuple[float, float, float]:
-    """First quartile, median and third quartile; of a single value, that value three times."""
-    if len(seconds) == 1:
-        return seconds[0], seconds[0], seconds[0]
-    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    return low, median, high
-
-
-def matmul_flops_per_second(device: torch.device, bfloat16: bool, settings: Efficiency) -> float:
+def matmul_flops_per_second(device: torch.device, bfloat16: bool) -> float:
     """Operations per second of square matrix products, at their best: what this process could reach on this device."""
     best = 0.0
     for size in MATMUL_SIZES[device.type]:
         matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if bfloat16 else torch.float32)
-        best = max(best, 2 * size**3 / min(timed(partial(torch.matmul, matrix, matrix), settings, device)))
+        seconds = [timed(partial(torch.matmul, matrix, matrix), device) for _ in range(1 + MATMUL_REPEATS)]
+        best = max(best, 2 * size**3 / min(seconds[1:]))
     return best
 
 
-def peak_memory(
-    config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool
-) -> float | None:
-    """Bytes that a training step takes at its highest, over what was held before the model was built.
-
-    On CUDA as the allocator counts; on Linux the high-water mark of the resident set of a process of its own; None
-    elsewhere, since nothing there tells.
-    """
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        _TrainingStep(build(config, dimensions(settings)).to(device), settings, length, device, bfloat16)()
-        return torch.cuda.max_memory_allocated(device) - before
-    if sys.platform != "linux":
-        return None
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # torch is imported once, not once a length
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_resident_peak, args=(sender, config, settings, length, bfloat16))
-    process.start()
-    sender.close()
-    try:
-        return float(receiver.recv())
-    except EOFError:
-        raise MemoryError(f"the process that measures memory at length {length} died: out of memory?") from None
-    finally:
-        process.join()
+# --- the sweeps ------------------------------------------------------------------------------------------------------
 
 
-class _TrainingStep:
-    """One batch of random tokens, and what training does with it."""
+def _at_length(contenders: Sequence[_Contender], length: int, peak: float, device: torch.device) -> None:
+    for contender in contenders:
+        contender.begin(length)
+        for phase, metric in (("train_step", schema.PEAK_MEMORY), ("generate", schema.GENERATE_PEAK_MEMORY)):
+            if phase in contender.going_on:
+                contender.measure_memory(phase, metric)
+    meanwhile = machine.Watch(device)
+    for phase in ("train_step", "encode", "decode", "generate", "generate_naive"):
+        _time(contenders, phase, length, device)
+    state = meanwhile.state()
+    for contender in contenders:
+        if contender.going_on - {"step"}:
+            contender.log_length(peak)
+            for name, value in state.items():
+                contender.log(name, value, length)
+        for phase, metric in (("train_step", schema.TRAIN_ENERGY), ("generate", schema.GENERATE_ENERGY)):
+            if phase in contender.going_on:
+                contender.measure_energy(phase, metric)
 
-    def __init__(
-        self, model: EncoderDecoder, settings: Efficiency, length: int, device: torch.device, bfloat16: bool
-    ) -> None:
-        self.model = model
+
+def _by_position(
+    contenders: Sequence[_Contender], settings: Efficiency, device: torch.device, watch: Callable[[int], None]
+) -> None:
+    for contender in contenders:
+        contender.begin(settings.lengths[0])
+    for done, position in enumerate(settings.positions):
+        watch(done)
+        for contender in contenders:
+            contender.advance(position)
+        meanwhile = machine.Watch(device)
+        _time(contenders, "step", position, device)
+        state = meanwhile.state()
+        for contender in contenders:
+            if "step" in contender.going_on:
+                for name, value in state.items():
+                    contender.log(schema.by_position(name), value, position)
+
+
+def _time(contenders: Sequence[_Contender], phase: str, at: int, device: torch.device) -> None:
+    works = {contender: contender.work(phase) for contender in contenders if phase in contender.going_on}
+    for contender, outcome in interleaved(works, contenders[0].settings, device).items():
+        if isinstance(outcome, Exception):
+            contender.stop(phase, at, outcome)
+        else:
+            contender.log_time(phase, outcome, at)
+    for contender in contenders:
+        contender.forget_work()
+
+
+class _Contender:
+    """A model that is being measured: its weights, the batch of the present length, the phases that go on."""
+
+    def __init__(self, subject: Subject, settings: Efficiency, device: torch.device, bfloat16: bool) -> None:
+        torch.manual_seed(subject.seed)
+        self.config = subject.config
+        self.settings = settings
+        self.device = device
         self.bfloat16 = bfloat16
-        shape = (3, settings.tokens_per_batch // (2 * length), length)
-        source, target_in, target = torch.randint(FIRST_SYMBOL, settings.vocabulary, shape).to(device)
-        self.batch = Batch(source, target_in, target, torch.full(shape[1:2], length))
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+        self.recorder = subject.recorder
+        self.going_on = set(schema.PHASES) if settings.positions else set(schema.PHASES) - {"step"}
+        self.error: Exception | None = None
+        self.model = build(subject.config, dimensions(settings)).to(device)
+        self.optimizer = _optimizer(self.model)
+        self.generator = torch.Generator().manual_seed(subject.seed)
+        self.batch: Batch
+        self._generation: _Generation | None = None
+        self._state: tuple[Tensor, State, int] | None = None  # tokens, state, positions done
+        self._train_seconds: float | None = None
+
+    def begin(self, length: int) -> None:
+        """Draws the batch of this length."""
+        self.length = length
+        self._train_seconds = None
+        try:
+            self.batch = random_batch(self.settings, length, self.generator).to(self.device)
+        except Exception as error:
+            for phase in sorted(self.going_on):
+                self.stop(phase, length, error.with_traceback(None))
+
+    # --- work ---
+
+    def work(self, phase: str) -> Work:
+        """What a phase repeats."""
+        model, batch = self.model, self.batch
+        self.model.train(phase == "train_step")
+        match phase:
+            case "train_step":
+                return partial(_train, model, self.optimizer, batch, self.bfloat16)
+            case "encode":
+                return self._inference(partial(model.encode, batch.source, batch.source_lengths))
+            case "decode":
+                return self._inference(_Decoding(model, batch))
+            case "generate":
+                self._generation = _Generation(model, batch, self.settings.decode_tokens)
+                return self._inference(self._generation)
+            case "generate_naive":
+                return self._inference(partial(generate_naively, model, batch, self.settings.decode_tokens))
+            case "step":
+                assert self._state is not None
+                tokens, state, _ = self._state
+                return self._inference(partial(model.step, tokens, state))
+        raise ValueError(phase)
+
+    def forget_work(self) -> None:
+        """Lets go of what only the last phase needed."""
+        self._generation = None
+        self.optimizer.zero_grad()
+
+    def advance(self, position: int) -> None:
+        """Decodes, not timed, so far that the next step is that of `position`."""
+        if "step" not in self.going_on:
+            return
+        try:
+            with _inferring(self.device, self.bfloat16):
+                if self._state is None:
+                    self.model.eval()
+                    encoded = self.model.encode(self.batch.source, self.batch.source_lengths)
+                    start = self.model.start(encoded, self.settings.positions[-1])
+                    self._state = first_tokens(self.batch), start, 0
+                tokens, state, done = self._state
+                for _ in range(done, position - 1):
+                    logits, state = self.model.step(tokens, state)
+                    tokens = logits.argmax(-1)
+                self._state = tokens, state, position - 1
+        except Exception as error:
+            self.stop("step", position, error.with_traceback(None))
+
+    def _inference(self, work: Work) -> Work:
+        def inferring() -> None:
+            with _inferring(self.device, self.bfloat16):
+                work()
+
+        return inferring
+
+    # --- results ---
+
+    def log(self, name: str, value: float, at: int) -> None:
+        """Records one value."""
+        self.recorder.point(name, value, at)
+
+    def stop(self, phase: str, at: int, error: Exception) -> None:
+        """Ends the sweep of a phase before `at`; the whole model's, where the reason is neither time nor memory."""
+        words = (str(error).splitlines() or [""])[0]
+        if memory.is_out_of_memory(error):
+            reason = f"{schema.BY_MEMORY}: {words}"
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        elif isinstance(error, TooSlow):
+            reason = f"{schema.BY_TIME}: {words}"
+        else:
+            self.error = error
+            self.going_on.clear()
+            return
+        self.going_on.discard(phase)
+        self.log(f"{schema.STOPPED_AT}{phase}", at, 0)
+        self.recorder.tag(f"{schema.STOPPED_BY}{phase}", reason)
+
+    def log_time(self, phase: str, seconds: list[float], at: int) -> None:
+        """Records a time with its spread, and the speeds that follow from it."""
+        name = schema.PHASES[phase]
+        low, median, high = quartiles(seconds)
+        self.log(name, median, at)
+        self.log(schema.spread(name, schema.LOWER_QUARTILE), low, at)
+        self.log(schema.spread(name, schema.UPPER_QUARTILE), high, at)
+        interval = relative_interval(seconds)
+        if interval is not None:
+            self.log(schema.spread(name, schema.INTERVAL), interval, at)
+        written = self.batch.size * self.settings.decode_tokens
+        match phase:
+            case "train_step":
+                self._train_seconds = median
+                self.log(schema.EFFICIENCY_TRAIN_TOKENS_PER_SECOND, self.batch.tokens / median, at)
+            case "generate":
+                assert self._generation is not None
+                steps = [taken for one in self._generation.steps[-len(seconds) :] for taken in one]
+                self.log(schema.GENERATE_TOKENS_PER_SECOND, written / median, at)
+                self.log(schema.DECODE_SECONDS_PER_TOKEN, percentile(steps, 0.50), at)
+                self.log(schema.DECODE_SECONDS_PER_TOKEN_P95, percentile(steps, 0.95), at)
+            case "generate_naive":
+                self.log(schema.GENERATE_NAIVE_TOKENS_PER_SECOND, written / median, at)
+
+    def log_length(self, peak: float) -> None:
+        """Records what is counted, not measured, at the present length."""
+        length, vocabulary = self.length, self.settings.vocabulary
+        flops = self.batch.size * training_flops(self.config, length, length, vocabulary)
+        self.log(schema.BATCH_SIZE, self.batch.size, length)
+        self.log(schema.TRAIN_STEP_FLOPS, flops, length)
+        self.log(schema.ATTENTION_SHARE, attention_share(self.config, length, length, vocabulary), length)
+        self.log(schema.STATE_BYTES, state_bytes(self.config, length, length, 2 if self.bfloat16 else 4), length)
+        if self._train_seconds is not None:
+            self.log(schema.PEAK_SHARE, flops / self._train_seconds / peak, length)
+
+    def measure_memory(self, phase: str, metric: str) -> None:
+        """Records the peak of a phase; where there is not enough, the phase ends."""
+        rehearse = train_anew if phase == "train_step" else generate_anew
+        one = self.settings.model_copy(update={"tokens_per_batch": None, "batch_size": 1, "decode_tokens": 1})
+        rehearsal = partial(rehearse, self.config, one, 1, self.device, self.bfloat16)
+        work = partial(rehearse, self.config, self.settings, self.length, self.device, self.bfloat16)
+        try:
+            found = memory.peak(rehearsal, work, self.device)
+        except Exception as error:
+            self.stop(phase, self.length, error.with_traceback(None))
+            return
+        if found is not None:
+            self.log(metric, found, self.length)
+
+    def measure_energy(self, phase: str, metric: str) -> None:
+        """Records joules for 1,000 tokens, where the device counts them."""
+        found = machine.joules(self.work(phase), self.device)
+        self.forget_work()
+        if found is not None:
+            written = self.batch.size * self.settings.decode_tokens
+            tokens = self.batch.tokens if phase == "train_step" else written
+            self.log(metric, 1000 * found / tokens, self.length)
+
+
+# --- the work --------------------------------------------------------------------------------------------------------
+
+
+def random_batch(settings: Efficiency, length: int, generator: torch.Generator) -> Batch:
+    """Random tokens, no padding."""
+    shape = (3, settings.batch_at(length), length)
+    source, target_in, target = torch.randint(FIRST_SYMBOL, settings.vocabulary, shape, generator=generator)
+    return Batch(source, target_in, target, torch.full(shape[1:2], length))
+
+
+def first_tokens(batch: Batch) -> Tensor:
+    """(B,) what every target begins with."""
+    return torch.full((batch.size,), BOS, device=batch.source.device)
+
+
+def _optimizer(model: EncoderDecoder) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+
+@contextmanager
+def _inferring(device: torch.device, bfloat16: bool) -> Iterator[None]:
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        yield
+
+
+def _train(model: EncoderDecoder, optimizer: torch.optim.Optimizer, batch: Batch, bfloat16: bool) -> None:
+    update(model, optimizer, batch, clip=1.0, label_smoothing=0.0, bfloat16=bfloat16)
+
+
+class _Decoding:
+    """Teacher forcing: all target positions at once, from a memory that is made at the first call."""
+
+    def __init__(self, model: EncoderDecoder, batch: Batch) -> None:
+        self.model, self.batch = model, batch
+        self.memory: Memory | None = None
 
     def __call__(self) -> None:
-        update(self.model, self.optimizer, self.batch, clip=1.0, label_smoothing=0.0, bfloat16=self.bfloat16)
+        if self.memory is None:
+            self.memory = self.model.encode(self.batch.source, self.batch.source_lengths)
+        self.model.decoder(self.batch.target_in, self.memory)
 
 
-def _generate(model: EncoderDecoder, batch: Batch, tokens: int) -> None:
-    """Greedy decoding of exactly so many tokens: random weights would end sequences at random."""
-    state = model.start(model.encode(batch.source, batch.source_lengths), max(tokens, 1))
-    last = torch.full((batch.size,), BOS, device=batch.source.device)
+class _Generation:
+    """Greedy decoding of exactly so many tokens (random weights would end sequences at random); times each step."""
+
+    def __init__(self, model: EncoderDecoder, batch: Batch, tokens: int) -> None:
+        self.model, self.batch, self.tokens = model, batch, tokens
+        self.steps: list[list[float]] = []  # seconds, call by call
+
+    def __call__(self) -> None:
+        device = self.batch.source.device
+        state = self.model.start(self.model.encode(self.batch.source, self.batch.source_lengths), self.tokens)
+        last = first_tokens(self.batch)
+        steps = []
+        wait_for(device)
+        for _ in range(self.tokens):
+            begin = time.perf_counter()
+            logits, state = self.model.step(last, state)
+            last = logits.argmax(-1)
+            wait_for(device)  # as whoever looks for the end of a sequence does
+            steps.append(time.perf_counter() - begin)
+        self.steps.append(steps)
+
+
+def generate_naively(model: EncoderDecoder, batch: Batch, tokens: int) -> None:
+    """The same tokens, but each from a decoder that remembers nothing and reads all before it."""
+    encoded = model.encode(batch.source, batch.source_lengths)
+    written = first_tokens(batch)[:, None]
     for _ in range(tokens):
-        logits, state = model.step(last, state)
-        last = logits.argmax(-1)
+        last = model.decoder(written, encoded)[:, -1].argmax(-1)
+        written = torch.cat([written, last[:, None]], dim=1)
 
 
-def _resident_peak(sender: Connection, config: ModelConfig, settings: Efficiency, length: int, bfloat16: bool) -> None:
-    """Runs in a process of its own: two training steps, since from the second on there is the optimiser's state."""
-    torch.set_num_threads(1)
-    cpu = torch.device("cpu")
-
-    def two_steps(settings: Efficiency, length: int) -> None:
-        step = _TrainingStep(build(config, dimensions(settings)), settings, length, cpu, bfloat16)
-        step()
-        step()
-
-    two_steps(settings.model_copy(update={"tokens_per_batch": 2}), 1)  # torch loads its kernels at their first use
-    before = _status_bytes("VmRSS")
-    two_steps(settings, length)
-    sender.send(_status_bytes("VmHWM") - before)
+def train_anew(config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool) -> None:
+    """Builds a model and trains it for two steps: from the second on there is the optimiser's state."""
+    model = build(config, dimensions(settings)).to(device)
+    batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
+    optimizer = _optimizer(model)
+    for _ in range(2):
+        _train(model, optimizer, batch, bfloat16)
 
 
-def _status_bytes(name: str) -> int:
-    """A memory figure of this process from the kernel (proc(5), status)."""
-    with open("/proc/self/status", encoding="ascii") as lines:
-        for line in lines:
-            if line.startswith(name + ":"):
-                return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {name}")
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def generate_anew(config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool) -> None:
+    """Builds a model and generates with it."""
+    model = build(config, dimensions(settings)).to(device).eval()
+    batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
+    with _inferring(device, bfloat16):
+        _Generation(model, batch, settings.decode_tokens)()

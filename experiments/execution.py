@@ -1,8 +1,10 @@
 """Executes the runs of a grid in worker processes: one run's crash is that run's failure only.
 
-Each worker has one thread, imports torch once and takes run after run. Efficiency runs come last, one at a time, while
-every other worker is idle. Several grids may be executed on one store at once: each run is claimed by one process
-(experiments.state), and one that another process has claimed is looked at again when everything else is done.
+Each worker has one thread, imports torch once and takes job after job. Efficiency runs come last, while every other
+worker is idle: those with the same settings go to one worker, which measures them side by side.
+
+Several grids may be executed on one store at once: each run is claimed by one process (experiments.state), and one that
+another process has claimed is looked at again when everything else is done.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -24,7 +26,7 @@ import torch
 
 from experiments import tracking
 from experiments.config import EfficiencyRun, Run, run_key
-from experiments.run import Outcome, Place, execute
+from experiments.run import Job, Outcome, Place, execute, jobs
 from experiments.training import Status
 
 _context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
@@ -73,8 +75,8 @@ class _Worker:
 
     process: SpawnProcess
     connection: Connection
-    run: Run | None = None
-    begun: float = 0.0  # time.monotonic() of the run's beginning …
+    todo: list[Run] = field(default_factory=list)  # runs of its job that have not ended
+    begun: float = 0.0  # time.monotonic() of the job's beginning …
     heard: float = 0.0  # … and of its last sign of progress
     stopping: bool = False
 
@@ -106,18 +108,18 @@ class _Execution:
         self._pool: list[_Worker] = []
         self._interrupts = 0
         self._failures: dict[Run, str] = {}
-        self._claimed: deque[Run] = deque()  # by other processes
+        self._claimed: list[Run] = []  # by other processes
 
     def run(self, runs: Sequence[Run]) -> dict[Run, str]:
-        shared: deque[Run] = deque(run for run in runs if not isinstance(run, EfficiencyRun))
-        alone: deque[Run] = deque(run for run in runs if isinstance(run, EfficiencyRun))
+        shared = deque(jobs(run for run in runs if not isinstance(run, EfficiencyRun)))
+        alone = deque(jobs(run for run in runs if isinstance(run, EfficiencyRun)))
         with self._interruptible():
             try:
                 for queue, count in ((shared, self._workers), (alone, 1)):
                     self._work_off(queue, count)
                     while self._claimed and not self._interrupts:
                         time.sleep(CLAIMED_AGAIN)
-                        again, self._claimed = self._claimed, deque()
+                        again, self._claimed = deque(jobs(self._claimed)), []
                         self._work_off(again, count)
                 if self._interrupts:
                     raise Stopped
@@ -131,8 +133,8 @@ class _Execution:
                     worker.process.join()
         return self._failures
 
-    def _work_off(self, queue: deque[Run], count: int) -> None:
-        """Executes the runs of a queue, `count` at once; after an interrupt only waits for those begun to stop."""
+    def _work_off(self, queue: deque[Job], count: int) -> None:
+        """Executes the jobs of a queue, `count` at once; after an interrupt only waits for those begun to stop."""
         while queue or self._busy():
             if self._interrupts > 1:
                 raise Stopped
@@ -155,40 +157,39 @@ class _Execution:
                     worker.connection.send(STOP)
 
     def _busy(self) -> list[_Worker]:
-        return [worker for worker in self._pool if worker.run is not None]
+        return [worker for worker in self._pool if worker.todo]
 
-    def _begin(self, run: Run) -> None:
-        """Gives the run to an idle worker that is alive, or to a new one."""
-        for worker in [worker for worker in self._pool if worker.run is None]:
+    def _begin(self, job: Job) -> None:
+        """Gives the job to an idle worker that is alive, or to a new one."""
+        for worker in [worker for worker in self._pool if not worker.todo]:
             try:
-                worker.connection.send(run)
+                worker.connection.send(job)
                 break
             except OSError:  # it died while it was idle
                 self._bury(worker)
         else:
             worker = _start(self._place)
             self._pool.append(worker)
-            worker.connection.send(run)
-        worker.run = run
+            worker.connection.send(job)
+        worker.todo = list(job)
         worker.begun = worker.heard = time.monotonic()
-        self._observer.started(run)
+        for run in job:
+            self._observer.started(run)
 
     def _hear(self, worker: _Worker) -> None:
         """Takes one message."""
-        run = worker.run
-        assert run is not None
         worker.heard = time.monotonic()
         try:
-            message = worker.connection.recv()
+            run, news = worker.connection.recv()
         except (EOFError, OSError):  # it is dead: its end of the connection is closed
             self._bury(worker)
-            self._lost(run, _death(worker.process.exitcode))
+            self._lost(worker, _death(worker.process.exitcode))
             return
-        if isinstance(message, Status):
-            self._observer.advanced(run, message)
-            return
-        worker.run = None
-        self._over(run, message)
+        if isinstance(news, Status):
+            self._observer.advanced(run, news)
+        else:
+            worker.todo.remove(run)
+            self._over(run, news)
 
     def _over(self, run: Run, outcome: Outcome) -> None:
         if outcome.kind == "claimed":
@@ -202,9 +203,8 @@ class _Execution:
             self._observer.ended(run, outcome.reason)
 
     def _check(self, worker: _Worker) -> None:
-        """Ends a worker whose run takes too long, or hangs."""
-        run, now = worker.run, time.monotonic()
-        assert run is not None
+        """Ends a worker whose job takes too long, or hangs."""
+        now = time.monotonic()
         if self._limits.seconds is not None and now - worker.begun > self._limits.seconds:
             reason = f"timeout: not finished after {self._limits.seconds:g} s"
         elif now - worker.heard > self._limits.silence:
@@ -213,13 +213,13 @@ class _Execution:
             return
         worker.process.kill()
         self._bury(worker)
-        self._lost(run, reason)
+        self._lost(worker, reason)
 
-    def _lost(self, run: Run, reason: str) -> None:
-        """Marks a run whose worker is gone as failed, unless it was over and its results were only still to be sent."""
-        if tracking.leave(self._place.store, run_key(run, self._place.device), tracking.FAILED, reason):
-            reason = ""
-        self._over(run, Outcome("failed" if reason else "finished", reason))
+    def _lost(self, worker: _Worker, reason: str) -> None:
+        """Marks what a worker that is gone was doing as failed, unless only its results were still to be sent."""
+        for run in worker.todo:
+            over = tracking.leave(self._place.store, run_key(run, self._place.device), tracking.FAILED, reason)
+            self._over(run, Outcome("finished") if over else Outcome("failed", reason))
 
     def _bury(self, worker: _Worker) -> None:
         worker.process.join()
@@ -230,9 +230,9 @@ class _Execution:
         for worker in self._busy():
             worker.process.kill()
         for worker in self._busy():
-            assert worker.run is not None
             worker.process.join()
-            tracking.leave(self._place.store, run_key(worker.run, self._place.device), tracking.KILLED, "")
+            for run in worker.todo:
+                tracking.leave(self._place.store, run_key(run, self._place.device), tracking.KILLED, "")
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -268,7 +268,7 @@ def _death(exit_code: int | None) -> str:
 
 
 def _work(connection: Connection, place: Place) -> None:
-    """The life of a worker: run after run, until the parent says `STOP` or hangs up.
+    """The life of a worker: job after job, until the parent says `STOP` or hangs up.
 
     While a run is executed nothing but that can arrive, so that a look at the connection tells whether to stop: no lock
     is shared between processes, which one that is killed might take with it.
@@ -276,15 +276,16 @@ def _work(connection: Connection, place: Place) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     torch.set_num_threads(1)
 
-    def tell(message: object) -> None:
+    def tell(run: Run, news: Status | Outcome) -> None:
         with suppress(OSError):  # the parent is gone; a training sees that itself and keeps what it has
-            connection.send(message)
+            connection.send((run, news))
 
     while True:
         try:
-            run = connection.recv()
+            job = connection.recv()
         except (EOFError, OSError):
             return
-        if run == STOP:
+        if job == STOP:
             return
-        tell(execute(run, place, watch=tell, stop=connection.poll))
+        for run, outcome in execute(job, place, watch=tell, stop=connection.poll).items():
+            tell(run, outcome)

@@ -1,4 +1,4 @@
-"""One run, from its settings to its results in the store."""
+"""Runs, from their settings to their results in the store: one, or several that are measured side by side."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,7 +24,7 @@ from experiments.evaluation import evaluate
 from experiments.gates import integrity_gates
 from experiments.state import RunState, UnreadableError
 from experiments.tasks import Task
-from experiments.tracking import AlreadyOver, Elsewhere, Store, TrackedRun
+from experiments.tracking import FAILED, FINISHED, KILLED, AlreadyOver, Elsewhere, Store, TrackedRun
 from experiments.training import Diverged, Status, train
 from models.config import Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts
@@ -127,86 +128,123 @@ class Checkpoints:
             raise Interrupted
 
 
+Job = tuple[Run, ...]  # what a worker does at once: one run, or efficiency runs that are measured side by side
+
+
+def jobs(runs: Iterable[Run]) -> list[Job]:
+    """The runs, in order, those together that are measured side by side: of the same efficiency settings."""
+    found: dict[object, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.efficiency if isinstance(run, EfficiencyRun) else run, []).append(run)
+    return [tuple(together) for together in found.values()]
+
+
+@dataclass
+class _Attempt:
+    """A run that this process has claimed and begun."""
+
+    state: RunState
+    tracked: TrackedRun
+    checkpoint: Mapping[str, Any] | None  # from which it goes on
+
+    def end(self, error: Exception | None) -> Outcome:
+        """Tells the store how it ended, and keeps what the store cannot be told now."""
+        if isinstance(error, Interrupted):
+            self.tracked.leave(KILLED)
+            self.state.release()
+            return Outcome("interrupted")
+        outcome = Outcome("finished") if error is None else Outcome("failed", _reason(error))
+        if error is not None and not isinstance(error, Diverged):
+            traceback.print_exception(error)
+        try:
+            told = self.tracked.finish(FINISHED if error is None else FAILED, outcome.reason)
+        except OSError as full:
+            traceback.print_exc()
+            outcome, told = Outcome("failed", _reason(full)), False
+        if told:
+            self.state.discard()
+        else:
+            self.state.release()
+        return outcome
+
+
 def execute(
-    run: Run, place: Place, watch: Callable[[Status], None], stop: Callable[[], bool] = lambda: False
-) -> Outcome:
-    """Executes a run and tracks it, unless another process does.
+    job: Job, place: Place, watch: Callable[[Run, Status], None], stop: Callable[[], bool] = lambda: False
+) -> dict[Run, Outcome]:
+    """Executes the runs of a job and tracks each, unless another process does.
 
     What an earlier attempt kept is taken up. A run that fails is marked so in the store; nothing is raised but what
     ends the process.
 
     Args:
-        run: what to do.
+        job: what to do.
         place: where.
-        watch: told how far it is.
-        stop: whether to stop and keep the state; asked after every step of training.
+        watch: told how far each is.
+        stop: whether to stop and keep the state; asked after every step of training and at every point of a sweep.
     """
-    key = run_key(run, place.device)
-    state = RunState.claim(place.store.states / key)
-    if state is None:
-        return Outcome("claimed")
-    over = True
-    try:
-        outcome, over = _execute_claimed(run, key, state, place, watch, stop)
-        return outcome
-    finally:
-        if over:
-            state.discard()
+    claims = {run: RunState.claim(place.store.states / run_key(run, place.device)) for run in job}
+    if None in claims.values():  # all or nothing: what is measured side by side is measured by one process
+        for state in claims.values():
+            if state is not None:
+                state.release()
+        return dict.fromkeys(job, Outcome("claimed"))
+    outcomes: dict[Run, Outcome] = {}
+    attempts: dict[Run, _Attempt] = {}
+    for run, state in claims.items():
+        assert state is not None
+        begun = _begin(run, state, place)
+        if isinstance(begun, Outcome):
+            outcomes[run] = begun
         else:
-            state.release()
-        gc.collect()
-        if place.device == "cuda":
-            torch.cuda.empty_cache()
+            attempts[run] = begun
+    errors: dict[Run, Exception] = {}
+    sized: dict[Run, ModelConfig] = {}
+    for run, attempt in attempts.items():
+        try:
+            attempt.tracked.json(run.settings(), schema.CONFIG_ARTIFACT)
+            attempt.tracked.json(environment(torch.device(place.device)), schema.ENVIRONMENT_ARTIFACT)
+            sized[run], dimensions = sized_model(run, place.data_root)
+            _log_size(run, sized[run], dimensions, attempt.tracked)
+            if isinstance(run, LearnRun):
+                _execute_learn(run, sized[run], place, attempt, stop, partial(watch, run))
+        except Exception as error:
+            errors[run] = error
+    sweeps = {run: attempts[run].tracked for run in sized if isinstance(run, EfficiencyRun) and run not in errors}
+    if sweeps:
+        errors |= _execute_efficiency(sweeps, sized, torch.device(place.device), watch, stop)
+    for run, attempt in attempts.items():
+        outcomes[run] = attempt.end(errors.get(run))
+    errors.clear()  # their frames may hold what took the memory
+    gc.collect()
+    if place.device == "cuda":
+        torch.cuda.empty_cache()
+    return outcomes
 
 
-def _execute_claimed(
-    run: Run, key: str, state: RunState, place: Place, watch: Callable[[Status], None], stop: Callable[[], bool]
-) -> tuple[Outcome, bool]:
-    """The outcome, and whether nothing is left of the run that its state must be kept for."""
-    device = torch.device(place.device)
-    tracked = None
+def _begin(run: Run, state: RunState, place: Place) -> Outcome | _Attempt:
+    """Begins a claimed run or takes it up again, unless it is over."""
     try:
         try:
             checkpoint = state.load_checkpoint()
         except UnreadableError:
             checkpoint = None
             state.forget()  # some of its points may be sent: the run begins anew, under another id
-        tracked = TrackedRun(
-            place.store, state, key, run_name(run), _tags(run, place, device), run.settings(), place.since
-        )
-        if not tracked.resumed:
-            checkpoint = None
-        keeper = Checkpoints(state, checkpoint, tracked, place.checkpoint_every, stop)
-        tracked.json(run.settings(), schema.CONFIG_ARTIFACT)
-        tracked.json(environment(device), schema.ENVIRONMENT_ARTIFACT)
-        config, dimensions = sized_model(run, place.data_root)
-        _log_size(run, config, dimensions, tracked)
-        if isinstance(run, EfficiencyRun):
-            _execute_efficiency(run, config, device, tracked, watch, stop)
-        else:
-            _execute_learn(run, config, device, place, tracked, keeper, watch)
-        return Outcome("finished"), tracked.finish("FINISHED")
+        tags = _tags(run, place, torch.device(place.device))
+        key = run_key(run, place.device)
+        tracked = TrackedRun(place.store, state, key, run_name(run), tags, run.settings(), place.since)
+        return _Attempt(state, tracked, checkpoint if tracked.resumed else None)
     except AlreadyOver as over:
-        return (Outcome("failed", str(over)) if str(over) else Outcome("finished")), state.read_record() is None
+        outcome = Outcome("failed", str(over)) if str(over) else Outcome("finished")
     except Elsewhere:
-        return Outcome("claimed"), state.read_record() is None
-    except Interrupted:
-        assert tracked is not None
-        tracked.leave("KILLED")
-        return Outcome("interrupted"), False
+        outcome = Outcome("claimed")
     except Exception as error:
-        reason = _reason(error)
-        if not isinstance(error, Diverged):
-            traceback.print_exc()
-        return Outcome("failed", reason), tracked is None or _failed(tracked, reason)
-
-
-def _failed(tracked: TrackedRun, reason: str) -> bool:
-    try:
-        return tracked.finish("FAILED", reason)
-    except OSError:
         traceback.print_exc()
-        return False
+        outcome = Outcome("failed", _reason(error))
+    if state.read_record() is None:
+        state.discard()
+    else:
+        state.release()
+    return outcome
 
 
 def run_name(run: Run) -> str:
@@ -217,12 +255,12 @@ def run_name(run: Run) -> str:
 def _execute_learn(
     run: LearnRun,
     config: ModelConfig,
-    device: torch.device,
     place: Place,
-    tracked: TrackedRun,
-    keeper: Checkpoints,
+    attempt: _Attempt,
+    stop: Callable[[], bool],
     watch: Callable[[Status], None],
 ) -> None:
+    device, tracked = torch.device(place.device), attempt.tracked
     data = load_task(run.task, place.data_root)
     tracked.dataset(run.task.label, data.description)
     torch.manual_seed(run.seed)
@@ -238,7 +276,7 @@ def _execute_learn(
         seed=run.seed,
         device=device,
         recorder=tracked,
-        keeper=keeper,
+        keeper=Checkpoints(attempt.state, attempt.checkpoint, tracked, place.checkpoint_every, stop),
         watch=watch,
     )
     tracked.point(schema.SELECTED_STEP, selected.step)
@@ -269,19 +307,27 @@ def _execute_learn(
 
 
 def _execute_efficiency(
-    run: EfficiencyRun,
-    config: ModelConfig,
+    runs: Mapping[EfficiencyRun, TrackedRun],
+    configs: Mapping[Run, ModelConfig],
     device: torch.device,
-    tracked: TrackedRun,
-    watch: Callable[[Status], None],
+    watch: Callable[[Run, Status], None],
     stop: Callable[[], bool],
-) -> None:
-    def report(done: int, lengths: int) -> None:
+) -> dict[Run, Exception]:
+    """Measures runs with the same settings side by side; what went wrong with which."""
+
+    def report(done: int, total: int) -> None:
         if stop():
             raise Interrupted
-        watch(Status(done, lengths, float("nan"), float("nan"), float("nan")))
+        for run in runs:
+            watch(run, Status(done, total, float("nan"), float("nan"), float("nan")))
 
-    efficiency.measure(config, run.efficiency, seed=run.seed, device=device, log=tracked.point, watch=report)
+    subjects = [efficiency.Subject(configs[run], run.seed, tracked) for run, tracked in runs.items()]
+    settings = next(iter(runs)).efficiency
+    try:
+        found = efficiency.measure(subjects, settings, device=device, watch=report)
+    except Exception as error:
+        found = [error] * len(runs)
+    return {run: error for run, error in zip(runs, found, strict=True) if error is not None}
 
 
 def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:

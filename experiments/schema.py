@@ -6,7 +6,7 @@ kinds:
 - a scalar, read by its last value (``test/token_accuracy``, ``model/parameters``);
 - a learning curve, whose step is the training step (``train/loss``, ``validation/token_accuracy``);
 - a curve along another axis, whose step is the value on that axis. The axis is the end of the name
-  (``test/token_accuracy_by_distance``), and every ``efficiency/`` metric is a curve by sequence length.
+  (``test/token_accuracy_by_distance``); every other ``efficiency/`` metric is a curve by sequence length.
 
 `axis_of` tells which. Slashes make the sections of the dashboard.
 """
@@ -88,20 +88,57 @@ TRAIN_SECONDS = "train/seconds"  # spent in training so far, evaluation left out
 TRAIN_FLOPS = "train/flops"  # analytic, spent so far; logged with every evaluation
 SELECTED_STEP = "selected/step"  # scalar: the step of the checkpoint that validation selected
 
-# --- metrics of an efficiency run (curves by sequence length, source = target = length) ------------------------------
-TRAIN_STEP_SECONDS = "efficiency/train_step_seconds"  # forward, backward, optimiser; median
-TRAIN_STEP_SECONDS_LOW = "efficiency/train_step_seconds_q1"  # quartiles of the repeats
+# --- metrics of an efficiency run ------------------------------------------------------------------------------------
+# Curves by sequence length (source = target = length) or, where the name says so, by position of the target. The runs
+# of a grid that have the same efficiency settings are measured side by side, repetition by repetition (A B C A B C), so
+# that their seeds are interleaved repeats. Every time is a median of repetitions; `spread` names what stands beside it.
+TRAIN_STEP_SECONDS = "efficiency/train_step_seconds"  # forward, backward, optimiser
+ENCODE_SECONDS = "efficiency/encode_seconds"  # one batch of sources ("prefill")
+DECODE_SECONDS = "efficiency/decode_seconds"  # logits of all target positions (teacher forcing), given the memory
+GENERATE_SECONDS = "efficiency/generate_seconds"  # greedy, cached: encode, start, and `decode_tokens` steps
+GENERATE_NAIVE_SECONDS = "efficiency/generate_naive_seconds"  # the same tokens; each by reading all before it anew
+STEP_SECONDS = "efficiency/step_seconds_by_position"  # cached `step` of the batch for that position, the first being 1
+PHASES = {  # name of the phase → its time
+    "train_step": TRAIN_STEP_SECONDS,
+    "encode": ENCODE_SECONDS,
+    "decode": DECODE_SECONDS,
+    "generate": GENERATE_SECONDS,
+    "generate_naive": GENERATE_NAIVE_SECONDS,
+    "step": STEP_SECONDS,
+}
+# Of a time, by `spread`: quartiles of the repetitions in seconds, and the width of the 95 % interval of the median as a
+# share of the median (absent with less than six repetitions, where there is none).
+LOWER_QUARTILE, UPPER_QUARTILE, INTERVAL = "q1", "q3", "interval"
+TRAIN_STEP_SECONDS_LOW = "efficiency/train_step_seconds_q1"  # what `spread` makes of TRAIN_STEP_SECONDS
 TRAIN_STEP_SECONDS_HIGH = "efficiency/train_step_seconds_q3"
 EFFICIENCY_TRAIN_TOKENS_PER_SECOND = "efficiency/train_tokens_per_second"  # source and target tokens
-ENCODE_SECONDS = "efficiency/encode_seconds"  # one batch of sources, median
+GENERATE_TOKENS_PER_SECOND = "efficiency/generate_tokens_per_second"  # target tokens of the whole batch, cached
+GENERATE_NAIVE_TOKENS_PER_SECOND = "efficiency/generate_naive_tokens_per_second"
 DECODE_SECONDS_PER_TOKEN = "efficiency/decode_seconds_per_token"  # greedy, cached, one step of the batch; median
+DECODE_SECONDS_PER_TOKEN_P95 = "efficiency/decode_seconds_per_token_p95"  # of all steps of all repetitions
 PEAK_MEMORY = "efficiency/peak_memory_bytes"  # of a training step, over what the process held before it
+GENERATE_PEAK_MEMORY = "efficiency/generate_peak_memory_bytes"  # of cached generation, likewise
 STATE_BYTES = "efficiency/state_bytes_per_sequence"  # decoding state after `length` tokens, analytic
 TRAIN_STEP_FLOPS = "efficiency/train_step_flops"  # analytic
+ATTENTION_SHARE = "efficiency/attention_flops_share"  # of a training step's: scores and weighted sums, S·T; 0..1
 PEAK_SHARE = (
     "efficiency/matmul_peak_share"  # FLOP/s of the training step / FLOP/s of the best square matmul, same process
 )
 BATCH_SIZE = "efficiency/batch_size"  # sequences per batch at this length
+TRAIN_ENERGY = "efficiency/train_joules_per_1000_tokens"  # NVIDIA's own counter; absent on any other device
+GENERATE_ENERGY = "efficiency/generate_joules_per_1000_tokens"
+# The state of the machine while a length (or, by position, a position) was measured.
+LOAD = "efficiency/load_average"  # of the last minute
+THREADS = "efficiency/threads"  # that torch may use
+CLOCK = "efficiency/clock_hertz"  # of the device, at the end; absent where it cannot be read
+DISTURBED = "efficiency/disturbed"  # 1 where others used the machine meanwhile, else 0
+MACHINE = (LOAD, THREADS, CLOCK, DISTURBED)  # each also `by_position`
+
+# Where a model's sweep of a phase ended before the last length or position: a scalar, the first that was not measured,
+# and a tag with the reason. Both are absent where the whole sweep was measured.
+STOPPED_AT = "stopped/"  # metric "stopped/<phase>"
+STOPPED_BY = "stopped."  # tag "stopped.<phase>": "memory" or "time", and what happened in words: "memory: …"
+BY_MEMORY, BY_TIME = "memory", "time"
 
 # --- what the whole run took (scalar) --------------------------------------------------------------------------------
 RUN_SECONDS = "run/seconds"
@@ -122,6 +159,17 @@ def metric(split: str, name: str, axis: str | None = None) -> str:
 def dependencies(tag: str) -> dict[str, str]:
     """What the tag `MEASURES` says: ``"items=pairs"`` → ``{"items": "pairs"}``, the kind and the axis that shows it."""
     return dict(part.split("=") for part in tag.split())
+
+
+def by_position(name: str) -> str:
+    """The metric that is measured by length, measured by position: ``"efficiency/threads_by_position"``."""
+    return f"{name}_by_position"
+
+
+def spread(time: str, measure: str) -> str:
+    """Name of a time's quartile or interval: ``"…/encode_seconds_q1"``, ``"…/step_seconds_q1_by_position"``."""
+    name, by, axis = time.partition("_by_")
+    return f"{name}_{measure}{by}{axis}"
 
 
 def axis_of(name: str) -> str:

@@ -93,6 +93,22 @@ def decode_flops(config: ModelConfig, source: int, target: int, target_vocabular
     return work + config.layers * _attend(target, target, hidden)
 
 
+def attention_share(config: ModelConfig, source: int, target: int, target_vocabulary: int) -> float:
+    """Share of `forward_flops` (and so of `training_flops`) that grows with the product of two lengths, 0..1.
+
+    These are the scores and weighted sums of every attention; projections, which grow with one length, are not.
+    """
+    hidden, _ = _widths(config)
+    pairs = 0
+    if not isinstance(config, LSTMEncoderConfig):
+        pairs += config.layers * source * source
+    if isinstance(config, LSTMDecoderConfig):
+        pairs += source * target if config.attention != "none" else 0
+    else:
+        pairs += config.layers * (target * target + (source * target if config.cross_attention else 0))
+    return _attend(pairs, 1, hidden) / forward_flops(config, source, target, target_vocabulary)
+
+
 def start_flops(config: ModelConfig, source: int, target_vocabulary: int) -> int:
     """Operations of `start`; an LSTM's table of inputs, here counted in full, serves a whole batch."""
     hidden, embedding = _widths(config)

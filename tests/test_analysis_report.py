@@ -81,7 +81,9 @@ def page(written: Path) -> Page:
 def test_everything_is_written(written: Path) -> None:
     names = {str(file.relative_to(written)) for file in written.rglob("*") if file.is_file()}
     plots = {f"figures/{plot.name}.{kind}" for plot in PLOTS for kind in ("svg", "png")}
-    numbers = {"runs.parquet", "runs.csv", "comparison.csv", "ablations.csv", "models.csv", "claims.csv"}
+    numbers = {"runs.parquet", "runs.csv", "comparison.csv", "ablations.csv", "models.csv", "claims.csv"} | {
+        "growth.csv"
+    }
     assert names == {"report.html", "report.md"} | plots | numbers
     for plot in PLOTS:
         assert (written / f"figures/{plot.name}.png").read_bytes().startswith(PNG)

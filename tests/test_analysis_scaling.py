@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,75 @@ def test_the_crossover_of_power_laws_is_exact(where: float) -> None:
 def test_crossovers_by_hand(ratios: list[float], expected: float | None) -> None:
     found = scaling.crossover([10, 20, 40], ratios, [1, 1, 1])
     assert found == (None if expected is None else pytest.approx(expected))
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_the_exponent_of_samples_by_hand() -> None:
+    """Of two samples with exponents 1 and 2 a resample has 1, 1.5 or 2, each end in a quarter of cases."""
+    samples = [[3.0 * n for n in LENGTHS], [0.1 * n**2 for n in LENGTHS]]
+    found = scaling.exponent(LENGTHS, samples, rng())
+    assert found.n == 2
+    assert [found.estimate, found.low, found.high] == pytest.approx([1.5, 1.0, 2.0])
+    alone = scaling.exponent(LENGTHS, samples[:1], rng())
+    assert alone.estimate == pytest.approx(1.0)
+    assert not alone.known
+
+
+def test_an_outlier_among_the_lengths_of_samples_is_borne() -> None:
+    samples = np.array([[float(n) ** 1.5 for n in LENGTHS]] * 3)
+    samples[:, 3] *= 10
+    found = scaling.exponent(LENGTHS, samples, rng())
+    assert [found.estimate, found.low, found.high] == pytest.approx([1.5] * 3)
+
+
+def test_local_slopes_by_hand() -> None:
+    """A constant, then a line, then a square."""
+    assert scaling.local_slopes([2, 8, 32, 128], [5, 5, 20, 320]) == [
+        (pytest.approx(4), pytest.approx(0)),
+        (pytest.approx(16), pytest.approx(1)),
+        (pytest.approx(64), pytest.approx(2)),
+    ]
+
+
+def test_the_interval_of_a_crossover_by_hand() -> None:
+    """Two pairs cross at 20 and at 80: a resample of both at 40, the geometric mean, since all are power laws."""
+    lengths = [10, 20, 40, 80, 160]
+    a = [[n**2 for n in lengths]] * 2
+    b = [[20 * n for n in lengths], [80 * n for n in lengths]]
+    found = scaling.crossover_interval(lengths, a, b, rng())
+    assert found is not None
+    assert [found.estimate, found.low, found.high] == pytest.approx([40, 20, 80])
+    assert found.n == 2
+    alone = scaling.crossover_interval(lengths, a[:1], b[:1], rng())
+    assert alone is not None
+    assert alone.estimate == pytest.approx(20)
+    assert not alone.known
+
+
+@pytest.mark.parametrize(("factors", "expected"), [((20, 500), (0, math.inf)), ((20, 20), (20, 20)), ((2, 5), None)])
+def test_a_crossover_beyond_the_range_leaves_its_interval_open(
+    factors: tuple[float, float], expected: tuple[float, float] | None
+) -> None:
+    """One of the pairs crosses in the range or before it, the other far beyond; both together in it."""
+    lengths = [10, 20, 40, 80, 160]
+    a = [[n**2 for n in lengths]] * 2
+    b = [[factor * n for n in lengths] for factor in factors]
+    if factors == (20, 500):
+        b[0] = [5 * n for n in lengths]
+    found = scaling.crossover_interval(lengths, a, b, rng())
+    assert (None if found is None else (found.low, found.high)) == (expected and pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [([[1.0, 2.0]], [[1.0, 2.0]] * 2, "not paired"), ([1.0, 2.0], [1.0, 2.0], "shape"), ([], [], "shape")],
+)
+def test_samples_that_do_not_belong_together_are_refused(a: Any, b: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        scaling.crossover_interval([1, 2], a, b, rng())
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from models.config import (
 )
 from models.cost import (
     PARTS,
+    attention_share,
     count_parameters,
     decode_flops,
     encode_flops,
@@ -166,6 +167,17 @@ def test_flops_of_an_lstm_by_hand() -> None:
     assert decode_flops(config, 3, 2, 7) == 3 * (2 * 6 * 6) + 2 * (inputs + position)
     assert start_flops(config, 3, 7) == 3 * (2 * 6 * 6) + 7 * inputs
     assert step_flops(config, 3, 0, 7) == step_flops(config, 3, 50, 7) == position
+
+
+@given(configs(), st.integers(1, 9), st.integers(1, 9))
+def test_attention_takes_what_grows_with_the_product_of_lengths(config: ModelConfig, source: int, target: int) -> None:
+    """All other work is a constant and what is linear in each length, of which the second difference is none."""
+
+    def work(factor: int) -> int:
+        return forward_flops(config, factor * source, factor * target, 11)
+
+    quadratic = (work(3) - 2 * work(2) + work(1)) / 2
+    assert attention_share(config, source, target, 11) == pytest.approx(quadratic / work(1))
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------

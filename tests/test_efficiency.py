@@ -2,118 +2,280 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
-from experiments import efficiency, schema
+from experiments import efficiency, memory, schema, timing
 from experiments.config import Efficiency
+from experiments.data import Batch
+from experiments.efficiency import Subject
+from experiments.training import update
 from models.config import LSTMConfig, ModelConfig, TransformerConfig
-from models.cost import state_bytes, training_flops
+from models.cost import attention_share, state_bytes, training_flops
+from models.interface import EncoderDecoder
+from models.transformer import TransformerDecoder, TransformerState
 
 CPU = torch.device("cpu")
-SETTINGS = Efficiency(lengths=(4, 16), tokens_per_batch=256, repeats=3, warmup=1, decode_tokens=4)
-CONFIGS: list[ModelConfig] = [
-    LSTMConfig(attention="general", hidden_size=16, embedding_size=16),
-    TransformerConfig(positions="sinusoidal", hidden_size=16, feedforward_size=32),
-    TransformerConfig(positions="learned", hidden_size=16, feedforward_size=32),
-]
+SETTINGS = Efficiency(lengths=(4, 16), tokens_per_batch=256, repeats=6, warmup=1, decode_tokens=4, seconds_per_point=60)
+BY_POSITION = Efficiency(lengths=(4,), batch_size=3, positions=(1, 3, 7), repeats=3, warmup=1, decode_tokens=4)
+LSTM = LSTMConfig(attention="general", hidden_size=16, embedding_size=16)
+SINUSOIDAL = TransformerConfig(positions="sinusoidal", hidden_size=16, feedforward_size=32)
+LEARNED = replace(SINUSOIDAL, positions="learned")
+CONFIGS: list[ModelConfig] = [LSTM, SINUSOIDAL, LEARNED]
 
 
 @dataclass
-class Points:
+class Recorder:
+    """Remembers what it is told."""
+
     values: dict[str, dict[int, float]] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, name: str, value: float, length: int) -> None:
-        self.values.setdefault(name, {})[length] = value
+    def point(self, name: str, value: float, step: int) -> None:
+        curve = self.values.setdefault(name, {})
+        assert step not in curve
+        curve[step] = value
+
+    def tag(self, name: str, value: str) -> None:
+        self.tags[name] = value
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["lstm", "sinusoidal", "learned"])
-def test_everything_is_measured_at_every_length(config: ModelConfig) -> None:
-    points = Points()
+def measured(
+    configs: list[ModelConfig], settings: Efficiency, watch: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[list[Recorder], list[Exception | None]]:
+    recorders = [Recorder() for _ in configs]
+    subjects = [Subject(config, 7, recorder) for config, recorder in zip(configs, recorders, strict=True)]
+    return recorders, efficiency.measure(subjects, settings, device=CPU, watch=watch)
+
+
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes long: repetitions, peaks of memory in processes of their own, and that of the machine."""
+    monkeypatch.setattr(efficiency, "interleaved", twice)
+    monkeypatch.setattr(memory, "peak", lambda rehearsal, work, device: None)
+    monkeypatch.setattr(efficiency, "matmul_flops_per_second", lambda device, bfloat16: 1e15)
+
+
+def twice(works: dict[Any, Callable[[], object]], settings: Efficiency, device: torch.device) -> dict[Any, Any]:
+    """In the place of the clock: two repetitions of one and three seconds."""
+    found: dict[Any, Any] = {}
+    for key, work in works.items():
+        try:
+            work()
+            work()
+            found[key] = [1.0, 3.0]
+        except Exception as error:
+            found[key] = error
+    return found
+
+
+def test_everything_is_measured_at_every_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "NARROW", math.inf)  # six repetitions are enough
     watched: list[tuple[int, int]] = []
-    efficiency.measure(
-        config, SETTINGS, seed=0, device=CPU, log=points, watch=lambda done, all_: watched.append((done, all_))
-    )
+    configs: list[ModelConfig] = [LSTM, LEARNED]
+    recorders, errors = measured(configs, SETTINGS, lambda done, total: watched.append((done, total)))
+    assert errors == [None] * 2
     assert watched == [(0, 2), (1, 2), (2, 2)]
-    values = points.values
-    assert all(set(curve) == {4, 16} for name, curve in values.items() if name != schema.DECODE_SECONDS_PER_TOKEN)
-    for length in (4, 16):
-        batch = 128 // length
-        seconds = values[schema.TRAIN_STEP_SECONDS][length]
-        assert values[schema.BATCH_SIZE][length] == batch
-        assert (
-            0
-            < values[schema.TRAIN_STEP_SECONDS_LOW][length]
-            <= seconds
-            <= values[schema.TRAIN_STEP_SECONDS_HIGH][length]
-        )
-        assert values[schema.EFFICIENCY_TRAIN_TOKENS_PER_SECOND][length] == pytest.approx(256 / seconds)
-        assert values[schema.TRAIN_STEP_FLOPS][length] == batch * training_flops(config, length, length, 32)
-        assert values[schema.STATE_BYTES][length] == state_bytes(config, length, length)
-        assert values[schema.ENCODE_SECONDS][length] > 0
-        assert 0 < values[schema.PEAK_SHARE][length] < 1
-        if sys.platform == "linux":
-            assert values[schema.PEAK_MEMORY][length] > 0
+    for config, recorder in zip(configs, recorders, strict=True):
+        values = recorder.values
+        assert recorder.tags == {}
+        assert all(set(curve) == {4, 16} for curve in values.values())
+        assert all(schema.axis_of(name) == "length" for name in values)
+        for length in (4, 16):
+            at = {name: curve[length] for name, curve in values.items()}
+            batch = 128 // length
+            assert at[schema.BATCH_SIZE] == batch
+            assert schema.STEP_SECONDS not in at
+            for phase in set(schema.PHASES) - {"step"}:
+                name = schema.PHASES[phase]
+                low, high = (at[schema.spread(name, q)] for q in (schema.LOWER_QUARTILE, schema.UPPER_QUARTILE))
+                assert 0 < low <= at[name] <= high
+                assert at[schema.spread(name, schema.INTERVAL)] >= (high - low) / at[name]
+            seconds = at[schema.TRAIN_STEP_SECONDS]
+            assert at[schema.EFFICIENCY_TRAIN_TOKENS_PER_SECOND] == pytest.approx(256 / seconds)
+            assert at[schema.GENERATE_TOKENS_PER_SECOND] == pytest.approx(4 * batch / at[schema.GENERATE_SECONDS])
+            naive = at[schema.GENERATE_NAIVE_SECONDS]
+            assert at[schema.GENERATE_NAIVE_TOKENS_PER_SECOND] == pytest.approx(4 * batch / naive)
+            assert 0 < at[schema.DECODE_SECONDS_PER_TOKEN] <= at[schema.DECODE_SECONDS_PER_TOKEN_P95]
+            assert at[schema.DECODE_SECONDS_PER_TOKEN] < at[schema.GENERATE_SECONDS]
+            flops = batch * training_flops(config, length, length, 32)
+            assert at[schema.TRAIN_STEP_FLOPS] == flops
+            assert at[schema.ATTENTION_SHARE] == attention_share(config, length, length, 32)
+            assert at[schema.STATE_BYTES] == state_bytes(config, length, length)
+            assert 0 < at[schema.PEAK_SHARE] < 1
+            assert at[schema.DISTURBED] in (0, 1)
+            assert at[schema.THREADS] == torch.get_num_threads()
+            assert schema.TRAIN_ENERGY not in at
+            if sys.platform == "linux":
+                assert at[schema.PEAK_MEMORY] > 0
+                assert at[schema.GENERATE_PEAK_MEMORY] >= 0
+
+
+def test_a_step_is_timed_at_the_positions_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first position has nothing before it; between two of them everything is decoded once."""
+    no_clock(monkeypatch)
+    seen: list[tuple[int, int]] = []
+    step = TransformerDecoder.step
+
+    def spy(self: TransformerDecoder, tokens: torch.Tensor, state: TransformerState) -> Any:
+        seen.append((state.position, len(tokens)))
+        return step(self, tokens, state)
+
+    monkeypatch.setattr(TransformerDecoder, "step", spy)
+    recorders, errors = measured([LSTM, SINUSOIDAL, LEARNED], BY_POSITION)
+    assert errors == [None] * 3
+    by_position = seen[2 * 2 * 4 :]  # by length, both Transformers generate four tokens, twice
+    assert all(size == 3 for _, size in by_position)
+    one, other = by_position[:2], by_position[2:4]
+    assert one == other == [(0, 3), (0, 3)]
+    assert [position for position, _ in by_position[4:]] == [0, 1, 0, 1, 2, 2, 2, 2, *[2, 3, 4, 5] * 2, 6, 6, 6, 6]
+    for recorder in recorders:
+        assert recorder.values[schema.STEP_SECONDS] == {1: 2.0, 3: 2.0, 7: 2.0}
+        assert recorder.values["efficiency/step_seconds_q1_by_position"] == {1: 1.5, 3: 1.5, 7: 1.5}
+        assert {schema.axis_of(name) for name in recorder.values} == {"length", "position"}
+        assert set(recorder.values[schema.by_position(schema.DISTURBED)]) == {1, 3, 7}
+        assert set(recorder.values[schema.BATCH_SIZE].values()) == {3}
+
+
+def test_where_memory_ends_a_sweep_ends_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_clock(monkeypatch)
+
+    def no_room(model: EncoderDecoder, optimizer: Any, batch: Batch, **more: Any) -> Any:
+        if batch.source.shape[1] > 4 and isinstance(model.decoder, TransformerDecoder):
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        return update(model, optimizer, batch, **more)
+
+    monkeypatch.setattr(efficiency, "update", no_room)
+    (lstm, transformer), errors = measured([LSTM, SINUSOIDAL], SETTINGS)
+    assert errors == [None, None]
+    assert lstm.tags == {}
+    assert set(lstm.values[schema.TRAIN_STEP_SECONDS]) == {4, 16}
+    assert set(transformer.values[schema.TRAIN_STEP_SECONDS]) == {4}
+    assert set(transformer.values[schema.PEAK_SHARE]) == {4}
+    assert set(transformer.values[schema.ENCODE_SECONDS]) == {4, 16}
+    assert transformer.values["stopped/train_step"] == {0: 16}
+    assert schema.axis_of("stopped/train_step") == ""
+    assert transformer.tags == {"stopped.train_step": "memory: CUDA out of memory."}
+
+
+def test_a_step_for_which_there_is_no_memory_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that measures memory says so, and nothing is timed."""
+
+    def peak(rehearsal: Any, work: Any, device: torch.device) -> float:
+        if work.func is efficiency.train_anew:
+            raise MemoryError("no room")
+        return 5.0
+
+    no_clock(monkeypatch)
+    monkeypatch.setattr(memory, "peak", peak)
+    monkeypatch.setattr(efficiency, "update", None)  # it would fail if it were called
+    (recorder,), errors = measured([SINUSOIDAL], SETTINGS)
+    assert errors == [None]
+    assert schema.TRAIN_STEP_SECONDS not in recorder.values
+    assert schema.PEAK_MEMORY not in recorder.values
+    assert recorder.values[schema.GENERATE_PEAK_MEMORY] == {4: 5.0, 16: 5.0}
+    assert set(recorder.values[schema.ENCODE_SECONDS]) == {4, 16}
+    assert recorder.values["stopped/train_step"] == {0: 4}
+    assert recorder.tags == {"stopped.train_step": "memory: no room"}
+
+
+def test_a_batch_that_no_machine_holds_ends_everything() -> None:
+    (recorder,), errors = measured([SINUSOIDAL], BY_POSITION.model_copy(update={"batch_size": 10**11}))
+    assert errors == [None]
+    assert set(recorder.values) == {f"stopped/{phase}" for phase in schema.PHASES}
+    assert all(reason.startswith("memory: ") for reason in recorder.tags.values())
+
+
+def test_where_time_ends_a_sweep_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_clock(monkeypatch)
+    monkeypatch.setattr(efficiency, "interleaved", timing.interleaved)
+    settings = SETTINGS.model_copy(update={"seconds_per_point": 1e-9})
+    (recorder,), errors = measured([SINUSOIDAL], settings)
+    assert errors == [None]
+    phases = set(schema.PHASES) - {"step"}
+    assert {name for name in recorder.values if name.startswith(schema.STOPPED_AT)} == {f"stopped/{p}" for p in phases}
+    assert all(recorder.values[f"stopped/{phase}"] == {0: 4} for phase in phases)
+    assert all(reason.startswith("time: 6 repetitions of ") for reason in recorder.tags.values())
+    assert schema.TRAIN_STEP_SECONDS not in recorder.values
+
+
+def test_what_goes_wrong_with_one_model_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_clock(monkeypatch)
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        raise ArithmeticError("broken")
+
+    monkeypatch.setattr(TransformerDecoder, "step", broken)
+    (lstm, _), (fine, error) = measured([LSTM, SINUSOIDAL], SETTINGS)
+    assert fine is None
+    assert isinstance(error, ArithmeticError)
+    assert set(lstm.values[schema.GENERATE_SECONDS]) == {4, 16}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process's memory")
 def test_peak_memory_sees_what_a_step_holds() -> None:
     """A hundred megabytes of logits more or less, on top of whatever else a step needs."""
-    small = replace(CONFIGS[1], hidden_size=4, feedforward_size=4, num_heads=1)  # type: ignore[arg-type]
+    small = replace(SINUSOIDAL, hidden_size=4, feedforward_size=4, num_heads=1)
     vocabulary = 4_000
 
     def peak(tokens: int) -> float:
         settings = Efficiency(lengths=(10,), tokens_per_batch=2 * tokens, vocabulary=vocabulary)
-        measured = efficiency.peak_memory(small, settings, 10, CPU, False)
-        assert measured is not None
-        return measured
+        work = partial(efficiency.train_anew, small, settings, 10, CPU, False)
+        rehearsal = partial(efficiency.train_anew, small, settings.model_copy(update={"batch_size": 1}), 1, CPU, False)
+        found = memory.peak(rehearsal, work, CPU)
+        assert found is not None
+        return found
 
     grown = peak(12_000) - peak(4_000)
     logits = 8_000 * vocabulary * 4
     assert 1.5 * logits < grown < 5 * logits  # the logits, their softmax, and the gradient
 
 
-def test_the_clock_leaves_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that stands still but for the work, of which each repetition takes a known time."""
-    now = 100.0
-    durations = iter([50.0, 20.0, 1.0, 3.0, 2.0])
-
-    def work() -> None:
-        nonlocal now
-        now += next(durations)
-
-    monkeypatch.setattr("experiments.efficiency.time.perf_counter", lambda: now)
-    settings = Efficiency(lengths=(1,), tokens_per_batch=2, repeats=3, warmup=2)
-    assert efficiency.timed(work, settings, CPU) == [1.0, 3.0, 2.0]
-
-
-def test_quartiles_by_hand() -> None:
-    assert efficiency.quartiles([4, 1, 2, 3, 5]) == (2, 3, 4)
-    assert efficiency.quartiles([7]) == (7, 7, 7)
-
-
 def test_matmul_peak_counts_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best repetition of the best size."""
-    seconds = iter([[0.5, 2.0], [0.25, 4.0], [8.0, 1.0], [64.0, 128.0]])  # sizes 256, 512, 1024, 2048
-    monkeypatch.setattr(efficiency, "timed", lambda work, settings, device: next(seconds))
-    assert efficiency.matmul_flops_per_second(CPU, False, SETTINGS) == 2 * 1024**3 / 1.0
+    """The best repetition of the best size, the first of each left out."""
+    rest = [9.0] * 4
+    seconds = iter([1e-9, 2.0, *rest, 1e-9, 4.0, *rest, 1e-9, 1.0, *rest, 1e-9, 64.0, *rest])  # 256, 512, 1024, 2048
+    monkeypatch.setattr(efficiency, "timed", lambda work, device: next(seconds))
+    assert efficiency.matmul_flops_per_second(CPU, False) == 2 * 1024**3 / 1.0
 
 
-def test_impossible_sweeps_are_refused() -> None:
-    with pytest.raises(ValueError, match="length 33 does not fit into batches of 64 tokens"):
-        Efficiency(lengths=(33,), tokens_per_batch=64)
-    with pytest.raises(ValueError, match="lengths must rise"):
-        Efficiency(lengths=(8, 4), tokens_per_batch=64)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lengths": (33,), "tokens_per_batch": 64}, "length 33 does not fit into batches of 64 tokens"),
+        ({"lengths": (8, 4), "tokens_per_batch": 64}, "lengths must rise"),
+        ({"lengths": (0, 4), "batch_size": 64}, "lengths begin with 1, not 0"),
+        ({"lengths": (4,), "batch_size": 64, "positions": (2, 2)}, "positions must rise"),
+        ({"lengths": (4,)}, "state either tokens_per_batch or batch_size"),
+        ({"lengths": (4,), "tokens_per_batch": 64, "batch_size": 8}, "state either tokens_per_batch or batch_size"),
+        ({"lengths": (4,), "tokens_per_batch": 64, "positions": (1,)}, "positions are compared at a fixed batch"),
+    ],
+)
+def test_impossible_sweeps_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Efficiency(**settings)
+
+
+def test_how_many_sequences_a_batch_has() -> None:
+    assert [SETTINGS.batch_at(length) for length in (4, 16, 100)] == [32, 8, 1]
+    assert [BY_POSITION.batch_at(length) for length in (4, 16)] == [3, 3]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("config", CONFIGS, ids=["lstm", "sinusoidal", "learned"])
-def test_everything_is_measured_on_cuda(config: ModelConfig) -> None:
-    points = Points()
-    efficiency.measure(config, SETTINGS, seed=0, device=torch.device("cuda"), log=points, watch=lambda done, all_: None)
-    assert points.values[schema.PEAK_MEMORY][16] > 0
-    assert points.values[schema.TRAIN_STEP_SECONDS][16] > 0
+@pytest.mark.parametrize("settings", [SETTINGS, BY_POSITION], ids=["by length", "by position"])
+def test_everything_is_measured_on_cuda(settings: Efficiency) -> None:
+    recorders = [Recorder() for _ in CONFIGS]
+    subjects = [Subject(config, 0, recorder) for config, recorder in zip(CONFIGS, recorders, strict=True)]
+    errors = efficiency.measure(subjects, settings, device=torch.device("cuda"), watch=lambda done, total: None)
+    assert errors == [None] * 3
+    for recorder in recorders:
+        assert set(recorder.values[schema.PEAK_MEMORY]) == set(settings.lengths)
+        assert set(recorder.values[schema.TRAIN_STEP_SECONDS]) == set(settings.lengths)
+        assert set(recorder.values.get(schema.STEP_SECONDS, {})) == set(settings.positions)

@@ -17,11 +17,11 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
-from experiments import schema
+from experiments import efficiency, schema
 from experiments.config import LearnRun, Run, run_key
 from experiments.execution import execute_grid
 from experiments.grid import load_grid
-from experiments.run import Place, load_task, sized_model
+from experiments.run import Place, execute, jobs, load_task, sized_model
 from experiments.state import RunState
 from experiments.tracking import Store, StoreError, TrackedRun, open_store, past_runs
 from experiments.training import Status
@@ -150,6 +150,60 @@ def test_a_grid_is_executed_and_tracked(place: Place, tmp_path: Path) -> None:
         batch = load_task(run.task, None).evaluation[schema.TEST][-1]
         right = (model.eval()(batch.source, batch.target_in).argmax(-1) == batch.target).float().mean().item()
         assert right == pytest.approx(by_length[-1].value)
+
+
+SWEEPS = """
+description: For tests.
+fixed:
+  kind: efficiency
+  budget: {parameters: 5_000}
+  efficiency: {lengths: [4], batch_size: 2, decode_tokens: 2, repeats: 1, warmup: 1, seconds_per_point: 1e-6}
+compare:
+  model: [lstm, transformer]
+  seed: [0, 1]
+"""
+
+
+def test_sweeps_of_the_same_settings_are_one_job_and_runs_of_their_own(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "sweeps.yaml"
+    path.write_text(SWEEPS, encoding="utf-8")
+    runs = load_grid(str(path)).runs
+    others = load_grid(str(path), ["efficiency.batch_size=3", "compare.seed=[0]"]).runs
+    learn = runs_of(tmp_path)
+    assert jobs([*runs, *learn, *others]) == [runs, *((run,) for run in learn), others]
+    watcher = Watcher()
+    assert execute_grid(runs, place, 2, watcher) == {}
+    assert watcher.begun == list(runs)
+    assert watcher.over == dict.fromkeys(runs, "")
+    assert all([status.step for status in watcher.statuses[run]] == [0, 1] for run in runs)
+    kept = [stored(place, run_key(run, "cpu")) for run in runs]
+    assert [run.data.tags[schema.MODEL] for (run,) in kept] == ["lstm", "lstm", "transformer", "transformer"]
+    assert {run.data.tags[schema.TASK] for (run,) in kept} == {"length_sweep(batch_size=2)"}
+    assert all(run.info.status == "FINISHED" for (run,) in kept)
+    assert all(f"{schema.STOPPED_BY}{phase}" in run.data.tags for (run,) in kept for phase in ("encode", "decode"))
+
+
+def test_one_of_several_sweeps_may_fail_alone(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process: what goes wrong with one model is its own, what goes wrong with the sweep is everyone's."""
+    path = tmp_path / "sweeps.yaml"
+    path.write_text(SWEEPS, encoding="utf-8")
+    runs = load_grid(str(path), ["seed=7"]).runs
+
+    def executed() -> dict[Run, str]:
+        return {run: outcome.reason for run, outcome in execute(runs, place, lambda run, status: None).items()}
+
+    def fails(*arguments: object, **more: object) -> list[Exception | None]:
+        raise ArithmeticError("all")
+
+    monkeypatch.setattr(efficiency, "measure", lambda *arguments, **more: [None, ArithmeticError("one")])
+    assert executed() == {runs[0]: "", runs[1]: "ArithmeticError: one"}
+    kept = [stored(place, run_key(run, "cpu")) for run in runs]
+    assert [run.info.status for (run,) in kept] == ["FINISHED", "FAILED"]
+    monkeypatch.setattr(efficiency, "measure", fails)
+    runs = load_grid(str(path), ["seed=8"]).runs
+    assert executed() == dict.fromkeys(runs, "ArithmeticError: all")
+    kept = [stored(place, run_key(run, "cpu")) for run in runs]
+    assert [run.data.tags[schema.REASON] for (run,) in kept] == ["ArithmeticError: all"] * 2
 
 
 def test_results_do_not_depend_on_the_workers(place: Place, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,20 @@ def open_copy(empty: Path, path: Path) -> Store:
 @pytest.fixture
 def place(empty: Path, tmp_path: Path) -> Place:
     return Place(open_copy(empty, tmp_path / "mlflow.db"), "g", "cpu", None, checkpoint_every=0.2)
+
+
+def once(
+    run: Run,
+    place: Place,
+    watch: Callable[[Status], object],
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """One attempt in this process."""
+
+    def seen(_: Run, status: Status) -> None:
+        watch(status)
+
+    return execute((run,), place, seen, stop)[run]
 
 
 def stored(place: Place, run: Run) -> list[StoredRun]:
@@ -161,7 +175,7 @@ def test_a_worker_that_hangs_is_given_up_and_its_run_goes_on_when_asked(place: P
     assert kept.info.status == "FAILED"
     assert kept.data.tags[schema.REASON] == failures[runs[0]]
     seen = list[Status]()
-    assert execute(runs[0], replace(place, since=time.time()), seen.append) == Outcome("finished")
+    assert once(runs[0], replace(place, since=time.time()), seen.append) == Outcome("finished")
     assert seen[0].step > 25  # it goes on where it was …
     (again,) = stored(place, runs[0])
     assert again.info.run_id == kept.info.run_id  # … as the same run
@@ -203,12 +217,12 @@ def test_an_interrupted_grid_goes_on_as_if_nothing_had_been(
     folder = place.store.states / run_key(run, "cpu")
     assert (folder / CHECKPOINT).exists()
     assert not is_claimed(folder)
-    assert execute(run, place, lambda status: None) == Outcome("finished")
+    assert once(run, place, lambda status: None) == Outcome("finished")
     (finished,) = stored(place, run)
     assert finished.info.run_id == killed.info.run_id
     assert finished.info.status == "FINISHED"
     other = open_copy(empty, tmp_path / "other.db")
-    assert execute(run, replace(place, store=other), lambda status: None) == Outcome("finished")
+    assert once(run, replace(place, store=other), lambda status: None) == Outcome("finished")
     (undisturbed,) = stored(replace(place, store=other), run)
     assert metrics_of(finished) == metrics_of(undisturbed)
 
@@ -249,22 +263,22 @@ def test_a_run_that_another_process_has_claimed_is_left_to_it(place: Place, tmp_
     run = runs_of(tmp_path, "training.steps=25", "model=lstm", "seed=0")[0]
     claim = RunState.claim(place.store.states / run_key(run, "cpu"))
     assert claim is not None
-    assert execute(run, place, lambda status: None) == Outcome("claimed")
+    assert once(run, place, lambda status: None) == Outcome("claimed")
     claim.release()
-    assert execute(run, place, lambda status: None) == Outcome("finished")
-    assert execute(run, place, lambda status: pytest.fail("run twice")) == Outcome("finished")
+    assert once(run, place, lambda status: None) == Outcome("finished")
+    assert once(run, place, lambda status: pytest.fail("run twice")) == Outcome("finished")
     assert len(stored(place, run)) == 1
 
 
 def test_what_failed_elsewhere_meanwhile_is_not_tried_again(place: Place, tmp_path: Path) -> None:
     run = runs_of(tmp_path, "training.learning_rate=1e30", "training.clip=1e30", "model=lstm", "seed=0")[0]
     before = time.time()
-    failed = execute(run, place, lambda status: None)
+    failed = once(run, place, lambda status: None)
     assert failed.kind == "failed"
     assert failed.reason.startswith("Diverged")
-    assert execute(run, replace(place, since=before), lambda status: None) == failed
+    assert once(run, replace(place, since=before), lambda status: None) == failed
     assert len(stored(place, run)) == 1
-    execute(run, replace(place, since=time.time() + 1), lambda status: None)
+    once(run, replace(place, since=time.time() + 1), lambda status: None)
     assert len(stored(place, run)) == 2
 
 
@@ -273,9 +287,9 @@ def test_a_run_on_another_machine_is_left_to_it_until_its_lease_ends(place: Plac
     client = MlflowClient(place.store.tracking_uri)
     tags = {schema.KEY: run_key(run, "cpu"), schema.HOST: "another", schema.LEASE: str(int(time.time()) + 60)}
     theirs = client.create_run(place.store.experiment_id, tags=tags).info.run_id
-    assert execute(run, place, lambda status: None) == Outcome("claimed")
+    assert once(run, place, lambda status: None) == Outcome("claimed")
     client.set_tag(theirs, schema.LEASE, str(int(time.time()) - 1))
-    assert execute(run, place, lambda status: None) == Outcome("finished")
+    assert once(run, place, lambda status: None) == Outcome("finished")
     assert Counter(found.info.status for found in stored(place, run)) == {"FINISHED": 1, "KILLED": 1}
 
 
@@ -287,13 +301,13 @@ def test_a_task_that_raises_and_memory_that_ends(place: Place, tmp_path: Path, m
 
     with monkeypatch.context() as patch:
         patch.setattr("experiments.run.load_task", lambda task, root: broken_data(task))
-        assert execute(run, place, lambda status: None) == Outcome("failed", "ZeroDivisionError: a task")
+        assert once(run, place, lambda status: None) == Outcome("failed", "ZeroDivisionError: a task")
     with monkeypatch.context() as patch:
         patch.setattr("experiments.run.train", no_memory)
-        assert execute(run, place, lambda status: None) == Outcome("failed", "out of memory: tried to allocate 9 GiB")
+        assert once(run, place, lambda status: None) == Outcome("failed", "out of memory: tried to allocate 9 GiB")
     assert [found.info.status for found in stored(place, run)] == ["FAILED", "FAILED"]
     assert list(place.store.states.iterdir()) == []
-    assert execute(run, place, lambda status: None) == Outcome("finished")
+    assert once(run, place, lambda status: None) == Outcome("finished")
 
 
 def broken_data(task: RunningParity) -> TaskData:
@@ -315,7 +329,7 @@ def test_a_full_disk_does_not_stop_a_training(place: Place, tmp_path: Path, monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(RunState, "save_checkpoint", full)
-    assert execute(run, place, lambda status: None) == Outcome("finished")
+    assert once(run, place, lambda status: None) == Outcome("finished")
     (kept,) = stored(place, run)
     curve = MlflowClient(place.store.tracking_uri).get_metric_history(kept.info.run_id, schema.TRAIN_LOSS)
     assert sorted(point.step for point in curve) == [25, 50]
@@ -324,11 +338,11 @@ def test_a_full_disk_does_not_stop_a_training(place: Place, tmp_path: Path, monk
 def test_checkpoints_of_which_none_can_be_read_are_a_new_beginning(place: Place, tmp_path: Path) -> None:
     run = runs_of(tmp_path, "training.steps=100", "model=lstm", "seed=0")[0]
     asked = iter(range(1000))
-    outcome = execute(run, place, lambda status: None, stop=lambda: next(asked) > 80)
+    outcome = once(run, place, lambda status: None, stop=lambda: next(asked) > 80)
     assert outcome == Outcome("interrupted")
     for path in (place.store.states / run_key(run, "cpu")).glob("checkpoint*"):
         path.write_bytes(path.read_bytes()[:100])
-    assert execute(run, place, lambda status: None) == Outcome("finished")
+    assert once(run, place, lambda status: None) == Outcome("finished")
     assert Counter(found.info.status for found in stored(place, run)) == {"FINISHED": 1, "KILLED": 1}
     whole = next(found for found in stored(place, run) if found.info.status == "FINISHED")
     curve = MlflowClient(place.store.tracking_uri).get_metric_history(whole.info.run_id, schema.TRAIN_LOSS)
@@ -447,8 +461,8 @@ def test_a_server_that_goes_away_gets_everything_when_it_is_back(
                 end(server)
             seen.append(status)
 
-        assert execute(runs[0], place, watch) == Outcome("finished")
-        assert execute(runs[1], place, watch) == Outcome("finished")
+        assert once(runs[0], place, watch) == Outcome("finished")
+        assert once(runs[1], place, watch) == Outcome("finished")
         assert len(left_to_send(place.store)) == 2
         assert send_left(place.store) == 2
         server = serve(tmp_path, port)

@@ -1,0 +1,112 @@
+"""How much memory a piece of work takes at its highest, and what happens where there is not enough.
+
+On CUDA the allocator counts. On Linux the work is done in a process of its own, whose resident set has a high-water
+mark. Elsewhere nothing tells.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+
+import psutil
+import torch
+
+# How torch and its libraries say on a CPU that there is no memory: as a RuntimeError.
+_WORDS = ("not enough memory", "can't allocate memory", "bad_alloc", "out of memory", "could not create a memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is how the want of memory shows."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
+
+
+@contextmanager
+def only_what_is_free() -> Iterator[None]:
+    """Lets this process allocate no more than is free now, so that asking for more is an error of its own.
+
+    Otherwise Linux promises more than it has, and kills a process when it is used. No limit on other systems.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource  # which other systems may lack
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = _status_bytes("VmSize") + psutil.virtual_memory().available
+    if before[1] != resource.RLIM_INFINITY:
+        limit = min(limit, before[1])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def peak(rehearsal: Callable[[], object], work: Callable[[], object], device: torch.device) -> float | None:
+    """Bytes that `work` takes at its highest, over what was held before it.
+
+    Args:
+        rehearsal: the same on next to nothing, done first: libraries load their kernels at their first use.
+        work: that builds all it needs; on a CPU both are pickled.
+        device: on which both work.
+
+    Returns:
+        None where nothing tells.
+
+    Raises:
+        Exception: what `work` raised; where there was not enough memory, `is_out_of_memory` says so.
+    """
+    if device.type == "cuda":
+        rehearsal()
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return float(torch.cuda.max_memory_allocated(device) - before)
+    if sys.platform != "linux":
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.efficiency"])  # torch is imported once, not once a length
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_resident_peak, args=(sender, rehearsal, work))
+    process.start()
+    sender.close()
+    try:
+        found = receiver.recv()
+    except EOFError:
+        raise MemoryError("the process that measures memory died: out of memory?") from None
+    finally:
+        process.join()
+    if isinstance(found, Exception):
+        raise found
+    return float(found)
+
+
+def _resident_peak(sender: Connection, rehearsal: Callable[[], object], work: Callable[[], object]) -> None:
+    """Runs in a process of its own; sends the bytes, or what was raised."""
+    torch.set_num_threads(1)
+    try:
+        rehearsal()
+        before = _status_bytes("VmRSS")
+        with only_what_is_free():
+            work()
+    except Exception as error:
+        sender.send(error)
+        return
+    sender.send(_status_bytes("VmHWM") - before)
+
+
+def _status_bytes(name: str) -> int:
+    """A memory figure of this process from the kernel (proc(5), status)."""
+    with open("/proc/self/status", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {name}")

@@ -1,0 +1,382 @@
+"""The suite's models against others of the same sizes: ``make bench-peers`` prints a table of ratios.
+
+Peers: torch.nn.Transformer, BART of the library transformers (the extra ``peers``), and bare nn.LSTM stacks. One
+process, one thread, float32; both sides of a ratio are timed in turn, and it is that of their medians.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from analysis import scaling
+from experiments import efficiency, evaluation, memory, training
+from experiments.config import Efficiency, Training
+from experiments.run import Checkpoints, Place, load_task
+from experiments.state import RunState
+from experiments.tasks import TASKS
+from experiments.timing import timed
+from experiments.tracking import TrackedRun, open_store
+from models.config import Dimensions, LSTMConfig, ModelConfig, TransformerConfig
+from models.cost import training_flops
+from models.decoding import greedy
+from models.interface import EOS, EncoderDecoder
+from models.registry import build
+
+CPU = torch.device("cpu")
+SIZES, LENGTHS = (64, 128), (32, 128)
+LAYERS, HEADS, VOCABULARY, BATCH, TOKENS = 2, 4, 32, 64, 128
+ROUNDS, WARMUP = 11, 2
+DIMENSIONS = Dimensions(VOCABULARY, VOCABULARY, same_symbols=False, max_length=2048)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: what is compared, where, the bar, and what was found."""
+
+    what: str
+    where: str
+    bar: str
+    found: float
+    met: bool
+
+
+# --- the models ------------------------------------------------------------------------------------------------------
+
+
+def transformer_config(size: int, positions: str = "learned") -> TransformerConfig:
+    return TransformerConfig(
+        layers=LAYERS,
+        num_heads=HEADS,
+        positions=positions,  # type: ignore[arg-type]
+        hidden_size=size,
+        feedforward_size=4 * size,
+    )
+
+
+def lstm_config(size: int, attention: str = "none") -> LSTMConfig:
+    return LSTMConfig(layers=LAYERS, hidden_size=size, embedding_size=size, attention=attention)  # type: ignore[arg-type]
+
+
+class TorchTransformer(nn.Module):
+    """torch.nn.Transformer between embeddings with learned positions and an output layer."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.source, self.target = nn.Embedding(VOCABULARY, size), nn.Embedding(VOCABULARY, size)
+        self.positions = nn.Embedding(DIMENSIONS.max_length, size)
+        self.body = nn.Transformer(
+            size, HEADS, LAYERS, LAYERS, 4 * size, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.output = nn.Linear(size, VOCABULARY)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        places = torch.arange(target.shape[1])
+        mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
+        x = self.source(source) + self.positions(places[: source.shape[1]])
+        y = self.target(target) + self.positions(places)
+        return self.output(self.body(x, y, tgt_mask=mask, tgt_is_causal=True))
+
+
+class BareLSTM(nn.Module):
+    """nn.LSTM stacks alone: what reads both ways, what starts where that ended, embeddings and an output layer."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.source, self.target = nn.Embedding(VOCABULARY, size), nn.Embedding(VOCABULARY, size)
+        self.encoder = nn.LSTM(size, size // 2, LAYERS, batch_first=True, bidirectional=True)
+        self.decoder = nn.LSTM(size, size, LAYERS, batch_first=True)
+        self.output = nn.Linear(size, VOCABULARY)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        _, final = self.encoder(self.source(source))
+        hidden, cell = (s.unflatten(0, (LAYERS, 2)).transpose(1, 2).flatten(2).contiguous() for s in final)
+        return self.output(self.decoder(self.target(target), (hidden, cell))[0])
+
+
+def bart(size: int) -> Any:
+    try:
+        from transformers import BartConfig, BartForConditionalGeneration
+    except ImportError:
+        sys.exit("bench-peers: pip install -e '.[peers]' -c constraints.txt")
+    settings: dict[str, Any] = {
+        **dict.fromkeys(("encoder_layers", "decoder_layers"), LAYERS),
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), HEADS),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 4 * size),
+        **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0),
+    }
+    config = BartConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=DIMENSIONS.max_length,
+        d_model=size,
+        activation_function="relu",
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=EOS,
+        decoder_start_token_id=1,
+        forced_eos_token_id=None,
+        **settings,
+    )
+    return BartForConditionalGeneration(config)
+
+
+def ours(config: ModelConfig) -> EncoderDecoder:
+    torch.manual_seed(0)
+    return build(config, DIMENSIONS)
+
+
+# --- the clock -------------------------------------------------------------------------------------------------------
+
+
+def medians(*works: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
+    """Median seconds of each work, all timed in turn."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for repetition in range(WARMUP + rounds):
+        for taken, work in zip(seconds, works, strict=True):
+            one = timed(work, CPU)
+            if repetition >= WARMUP:
+                taken.append(one)
+    return [statistics.median(taken) for taken in seconds]
+
+
+def training_step(model: nn.Module, logits: Callable[[Tensor, Tensor], Tensor], length: int) -> Callable[[], None]:
+    source, target_in, target = torch.randint(3, VOCABULARY, (3, BATCH, length))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    model.train()
+
+    def step() -> None:
+        loss = F.cross_entropy(logits(source, target_in).flatten(0, 1), target.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def step_of_ours(config: ModelConfig, length: int) -> Callable[[], None]:
+    model, lengths = ours(config), torch.full((BATCH,), length)
+    return training_step(model, lambda source, target: model(source, target, lengths), length)
+
+
+# --- the rows --------------------------------------------------------------------------------------------------------
+
+
+def ratio(what: str, where: str, bar: float, peer: float, own: float) -> Row:
+    return Row(what, where, f"≥ {bar:.2f}×", peer / own, peer / own >= bar)
+
+
+def training_rows() -> Iterator[Row]:
+    for size in SIZES:
+        for length in LENGTHS:
+            where = f"d {size}, length {length}"
+            plain, library = TorchTransformer(size), bart(size)
+
+            def of_bart(source: Tensor, target: Tensor, library: Any = library) -> Tensor:
+                return library(input_ids=source, decoder_input_ids=target, use_cache=False).logits
+
+            own, torchs, barts = medians(
+                step_of_ours(transformer_config(size), length),
+                training_step(plain, plain, length),
+                training_step(library, of_bart, length),
+            )
+            yield ratio("Transformer training step / torch.nn.Transformer", where, 1.15, torchs, own)
+            yield ratio("Transformer training step / BART", where, 1.05, barts, own)
+
+
+def lstm_rows() -> Iterator[Row]:
+    for size in SIZES:
+        for length in LENGTHS:
+            where = f"d {size}, length {length}"
+            bare = BareLSTM(size)
+            own, attending, bares = medians(
+                step_of_ours(lstm_config(size), length),
+                step_of_ours(lstm_config(size, "general"), length),
+                training_step(bare, bare, length),
+            )
+            yield ratio("LSTM training step / bare nn.LSTM", where, 0.95, bares, own)
+            yield ratio("LSTM + attention training step / LSTM", where, 0.85, own, attending)
+
+
+@torch.no_grad()
+def decoding_rows() -> Iterator[Row]:
+    for size in SIZES:
+        model, library = ours(transformer_config(size)).eval(), bart(size).eval()
+        model.decoder.output.bias.data[EOS] = -1e9  # nothing ends early
+        library.generation_config.forced_eos_token_id = None
+        for batch, bar in ((1, 3.0), (BATCH, 2.0)):
+            source, lengths = torch.randint(3, VOCABULARY, (batch, 32)), torch.full((batch,), 32)
+            cached = partial(greedy, model, source, TOKENS, lengths)
+            generate = partial(
+                library.generate,
+                source,
+                attention_mask=torch.ones_like(source),
+                max_new_tokens=TOKENS,
+                min_new_tokens=TOKENS,
+                num_beams=1,
+                do_sample=False,
+            )
+            assert cached().shape[1] == generate().shape[1] - 1 == TOKENS
+            own, barts = medians(cached, generate, rounds=5)
+            yield ratio("Transformer cached greedy decoding / BART", f"d {size}, batch {batch}", bar, barts, own)
+        plain = efficiency.random_batch(Efficiency(lengths=(32,), batch_size=BATCH), 32, torch.Generator())
+        own, naive = medians(cached, partial(efficiency.generate_naively, model, plain, TOKENS), rounds=3)
+        yield ratio("Transformer cached / naive decoding", f"d {size}, batch {BATCH}", 15.0, naive, own)
+
+
+@torch.no_grad()
+def step_rows() -> Iterator[Row]:
+    for size in SIZES:
+        model, bare = ours(lstm_config(size)).eval(), BareLSTM(size).eval()
+        start = model.start(model.encode(torch.randint(3, VOCABULARY, (1, 32))), TOKENS)
+        token = torch.tensor([5])
+
+        def own_steps(model: EncoderDecoder = model, start: Any = start, token: Tensor = token) -> None:
+            state = start
+            for _ in range(TOKENS):
+                _, state = model.step(token, state)
+
+        def bare_steps(bare: BareLSTM = bare, token: Tensor = token) -> None:
+            state = None
+            for _ in range(TOKENS):
+                states, state = bare.decoder(bare.target(token[:, None]), state)
+                bare.output(states[:, 0])
+
+        own, bares = medians(own_steps, bare_steps)
+        yield ratio("LSTM step / stepping nn.LSTM", f"d {size}, batch 1", 3.0, bares, own)
+
+
+def memory_rows() -> Iterator[Row]:
+    lengths = (512, 1024, 2048)
+    for size in SIZES:
+        settings = Efficiency(lengths=lengths, batch_size=4)
+        config = transformer_config(size)
+        peaks = []
+        for length in lengths:
+            work = partial(efficiency.train_anew, config, settings, length, CPU, False)
+            found = memory.peak(partial(efficiency.train_anew, config, settings, 1, CPU, False), work, CPU)
+            assert found is not None
+            peaks.append(found)
+        exponent = scaling.fit(lengths, peaks).exponent
+        yield Row(
+            "Transformer memory exponent, 512 to 2,048", f"d {size}, batch 4", "≤ 1.10", exponent, exponent <= 1.1
+        )
+
+
+def peak_rows() -> Iterator[Row]:
+    size = 128
+    for length in LENGTHS:
+        before = efficiency.matmul_flops_per_second(CPU, False)
+        (own,) = medians(step_of_ours(transformer_config(size), length))
+        peak = max(before, efficiency.matmul_flops_per_second(CPU, False))
+        share = BATCH * training_flops(transformer_config(size), length, length, VOCABULARY) / own / peak
+        yield Row(
+            "Transformer's share of the matmul peak", f"d {size}, length {length}", "≥ 0.65", share, share >= 0.65
+        )
+
+
+def bookkeeping_rows() -> Iterator[Row]:
+    """What a training run spends in tracking, and in evaluation outside of the model."""
+    spent = {"tracking": 0.0, "evaluation": 0.0, "model": 0.0}
+
+    def clocked(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return work(*arguments, **more)
+            finally:
+                spent[name] += time.perf_counter() - start
+
+        return call
+
+    task = TASKS["reverse"]()
+    data = load_task(task, None)
+    config = transformer_config(64)
+    torch.manual_seed(0)
+    model = build(config, data.dimensions)
+    real_evaluate, real_decode = evaluation.evaluate, evaluation._decode
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(f"sqlite:///{Path(folder) / 'mlflow.db'}", "bookkeeping", "")
+        state = RunState.claim(store.states / "bookkeeping")
+        assert state is not None
+        tracked = TrackedRun(store, state, "bookkeeping", "bookkeeping", {}, {})
+        keeper = Checkpoints(state, None, tracked, every=Place.checkpoint_every, stop=lambda: False)
+        for owner, name in ((tracked, "point"), (keeper, "due"), (keeper, "save")):
+            setattr(owner, name, clocked("tracking", getattr(owner, name)))
+        training.evaluate = clocked("evaluation", real_evaluate)
+        evaluation._decode = clocked("model", real_decode)
+        forward = model.forward
+
+        def only_in_evaluation(*arguments: Any) -> Tensor:
+            return forward(*arguments) if model.training else clocked("model", forward)(*arguments)
+
+        model.forward = only_in_evaluation  # type: ignore[assignment]
+        settings = Training(steps=600, batch_size=BATCH, learning_rate=1e-3, evaluate_every=200)
+        start = time.perf_counter()
+        training.train(
+            model,
+            config,
+            data,
+            settings,
+            headline=task.headline,
+            metrics=task.metrics,
+            seed=0,
+            device=CPU,
+            recorder=tracked,
+            keeper=keeper,
+            watch=lambda status: None,
+        )
+        total = time.perf_counter() - start
+        training.evaluate, evaluation._decode = real_evaluate, real_decode
+        tracked.finish("FINISHED")
+    share = (spent["tracking"] + spent["evaluation"] - spent["model"]) / total
+    where = f"d 64, reverse, 600 steps, {total:.0f} s"
+    yield Row("tracking and evaluation's bookkeeping, share of a run", where, "≤ 0.01", share, share <= 0.01)
+
+
+ROWS: dict[str, Callable[[], Iterator[Row]]] = {
+    "training": training_rows,
+    "lstm": lstm_rows,
+    "decoding": decoding_rows,
+    "step": step_rows,
+    "memory": memory_rows,
+    "peak": peak_rows,
+    "bookkeeping": bookkeeping_rows,
+}
+
+
+def main() -> None:
+    """Prints the rows that the command line names; all without any."""
+    chosen = sys.argv[1:] or list(ROWS)
+    unknown = sorted(set(chosen) - set(ROWS))
+    if unknown:
+        sys.exit(f"bench-peers: no rows named {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    torch.set_num_threads(1)
+    table = Table(box=None, header_style="bold")
+    for column in ("what", "where", "bar", "found", ""):
+        table.add_column(column)
+    for name in chosen:
+        for row in ROWS[name]():
+            table.add_row(row.what, row.where, row.bar, f"{row.found:.3f}", "" if row.met else "missed")
+    Console(width=140).print(table)
+    load = os.getloadavg()[0]
+    print(
+        f"torch {torch.__version__}, one thread, float32, medians of {ROUNDS} rounds in turn; load average {load:.1f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The table of exponents, slopes and crossovers, from runs that are exact power laws."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import tracked_runs as t
+
+from analysis import growth
+
+
+def test_power_laws_and_their_crossovers_are_found(known: pd.DataFrame) -> None:
+    found = growth.growth(known)
+    assert list(found.columns) == growth.COLUMNS
+    exponents = found[found["what"] == "exponent"].set_index(["cost", "model"])["estimate"]
+    for model in t.TRAIN_STEP:
+        assert exponents["training time", model] == pytest.approx(t.TRAIN_STEP[model][1])
+        assert exponents["prefill time", model] == pytest.approx(t.TRAIN_STEP[model][1])
+        assert exponents["training memory", model] == pytest.approx(t.MEMORY[model][1])
+    slopes = found.query("what == 'slope' and cost == 'training time' and model == 'transformer'")
+    assert list(slopes["estimate"]) == pytest.approx([0.25] * 4)
+    assert list(zip(slopes["shortest"], slopes["longest"], strict=True)) == list(
+        zip(t.LENGTHS[:-1], t.LENGTHS[1:], strict=True)
+    )
+    turns = found[found["what"] == "crossover"].set_index(["cost", "model", "other"])["estimate"]
+    assert turns["training time", "lstm", "transformer"] == pytest.approx(t.CROSSOVER)
+    assert pd.isna(turns["training time", "lstm", "lstm_attention"])
+
+
+def test_without_sweeps_the_table_is_empty(known: pd.DataFrame) -> None:
+    assert list(growth.growth(known[known["kind"] == "learn"]).columns) == growth.COLUMNS

@@ -1,0 +1,108 @@
+"""What is read of the machine: who else uses it, its energy, and memory that is not there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+
+import psutil
+import pytest
+import torch
+
+from experiments import machine, memory, schema
+
+CPU = torch.device("cpu")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+
+
+def test_others_at_work_are_noticed() -> None:
+    """By a process that works while this one waits for it."""
+    watch = machine.Watch(CPU)
+    busy = psutil.Popen([sys.executable, "-c", "import time; e = time.time() + 0.5\nwhile time.time() < e: pass"])
+    busy.wait()
+    state = watch.state()
+    assert state[schema.DISTURBED] == 1
+    assert state[schema.THREADS] == torch.get_num_threads()
+    assert state[schema.LOAD] >= 0
+    assert set(state) <= set(schema.MACHINE)
+
+
+def test_own_work_is_no_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By counters that say that all seconds of the processor were this process's, and then that a fifth was not."""
+    for own, disturbed in ((10.0, 0), (8.0, 1)):
+        clock = iter([0.0, 10.0])
+        everyone: Iterator[float] = iter([100.0, 110.0])
+        this: Iterator[float] = iter([5.0, 5.0 + own])
+        monkeypatch.setattr(machine.time, "perf_counter", lambda clock=clock: next(clock))
+        monkeypatch.setattr(machine.psutil, "cpu_times", lambda all_=everyone: _Times(next(all_)))
+        monkeypatch.setattr(machine.psutil, "Process", lambda this=this: _Process(next(this)))
+        assert machine.Watch(CPU).state()[schema.DISTURBED] == disturbed
+
+
+class _Times:
+    def __init__(self, user: float) -> None:
+        self.user, self.system = user, 0.0
+
+
+class _Process:
+    def __init__(self, user: float) -> None:
+        self.cpu_times = partial(_Times, user)
+
+
+def test_there_is_no_energy_without_a_counter() -> None:
+    assert machine.joules(lambda: None, CPU) is None
+
+
+def test_energy_is_what_the_counter_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a counter that moves 50 joules in four calls."""
+    clock = iter([0.0, 0.5, 1.0, 1.5, 1.99, 2.0])
+    counter = iter([7_000, 57_000])
+    monkeypatch.setattr(machine, "_nvidia", lambda device: object())
+    monkeypatch.setattr(machine.torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(machine.pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda handle: next(counter))
+    assert machine.joules(lambda: None, torch.device("cuda")) == 50 / 4
+
+
+@linux
+def test_more_memory_than_is_free_is_refused_while_guarded() -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    too_much = psutil.virtual_memory().total // 4 + 1  # floats
+    with pytest.raises(RuntimeError) as caught, memory.only_what_is_free():
+        torch.empty(too_much)
+    assert memory.is_out_of_memory(caught.value)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_what_is_no_want_of_memory() -> None:
+    assert memory.is_out_of_memory(MemoryError())
+    assert memory.is_out_of_memory(torch.OutOfMemoryError())
+    assert not memory.is_out_of_memory(RuntimeError("shapes differ"))
+    assert not memory.is_out_of_memory(ValueError("not enough memory"))
+
+
+def hold(floats: int) -> None:
+    torch.ones(floats)
+
+
+@linux
+def test_the_peak_is_that_of_the_work() -> None:
+    found = memory.peak(partial(hold, 1), partial(hold, 25_000_000), CPU)
+    assert found is not None
+    assert 100e6 < found < 105e6
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+@linux
+def test_what_goes_wrong_in_the_other_process_is_raised_here() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        memory.peak(partial(hold, 1), partial(hold, psutil.virtual_memory().total), CPU)
+    assert memory.is_out_of_memory(caught.value)
+    with pytest.raises(ValueError, match="the reason"):
+        memory.peak(partial(hold, 1), partial(fail, "the reason"), CPU)
