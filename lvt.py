@@ -222,6 +222,24 @@ def export(
     typer.echo(f"{out}: {runs['run_id'].nunique()} runs, {len(runs)} values")
 
 
+@app.command("import-benchmarks")
+def import_benchmarks(
+    file: Annotated[Path, typer.Argument(metavar="FILE.json", help="What `make bench` wrote, in benchmarks/.")],
+    tracking_uri: StoreOption = None,
+) -> None:
+    """Put benchmarks into the store, a run a model, as the grid `benchmarks`."""
+    from experiments import benchmarks
+    from experiments.tracking import StoreError, open_store
+
+    try:
+        found = benchmarks.read(file)
+        store = open_store(_uri(tracking_uri), benchmarks.GRID, "Imported from files of pytest-benchmark.")
+    except (benchmarks.BenchmarkError, StoreError) as error:
+        _stop(str(error))
+    ids = benchmarks.track(found, store)
+    typer.echo(f"{file}: {len(ids)} runs; next: lvt report {benchmarks.GRID}")
+
+
 @app.command()
 def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail.")] = None) -> None:
     """List the tasks, or show one with a worked example."""

@@ -63,7 +63,7 @@ def test_its_grids_are_the_bundled_ones() -> None:
 
 def test_its_commands_are_all_there_are() -> None:
     commands = typer.main.get_command(lvt.app).list_commands(None)  # type: ignore[attr-defined]
-    assert set(re.findall(r"^lvt (\w+)", README, re.MULTILINE)) == set(commands)
+    assert set(re.findall(r"^lvt ([\w-]+)", README, re.MULTILINE)) == set(commands)
 
 
 def test_its_files_exist() -> None:
@@ -73,5 +73,5 @@ def test_its_files_exist() -> None:
 
 def test_its_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+    for target in re.findall(r"^make ([\w-]+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from models.config import Budget, Dimensions, ModelConfig
-from models.cost import count_parameters, training_flops
+from models.cost import count_parameters, decode_flops, encode_flops, start_flops, step_flops, training_flops
 from models.decoding import greedy
 from models.interface import EOS, EncoderDecoder
 from models.matching import match
@@ -18,34 +18,49 @@ from models.registry import MODELS, build
 
 VOCABULARY, BATCH = 32, 64
 
+every_model = pytest.mark.parametrize("name", MODELS)
+every_length = pytest.mark.parametrize("length", [32, 128])
 
-def prepared(name: str, length: int) -> tuple[EncoderDecoder, ModelConfig, torch.Tensor]:
+
+def prepared(name: str, length: int) -> tuple[EncoderDecoder, ModelConfig, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     dimensions = Dimensions(VOCABULARY, VOCABULARY, same_symbols=False, max_length=length)
     config = match(MODELS[name], Budget(parameters=300_000), dimensions)
-    return build(config, dimensions), config, torch.randint(3, VOCABULARY, (3, BATCH, length))
+    tokens = torch.randint(3, VOCABULARY, (3, BATCH, length))
+    return build(config, dimensions), config, tokens, torch.full((BATCH,), length)
 
 
 def time_it(
-    benchmark: BenchmarkFixture, phase: str, length: int, model: EncoderDecoder, work: Callable[[], object]
+    benchmark: BenchmarkFixture,
+    name: str,
+    phase: str,
+    length: int,
+    model: EncoderDecoder,
+    flops: int,
+    work: Callable[[], object],
 ) -> None:
+    """Times `work`, of so many operations a sequence; `phase` is one of experiments.schema.PHASES."""
     benchmark.group = f"{phase}, length {length}"
     benchmark.extra_info |= {
-        "batch": BATCH,
+        "model": name,
+        "phase": phase,
+        "length": length,
+        "batch_size": BATCH,
+        "shapes": {"source": [BATCH, length], "target": [BATCH, length]},
         "vocabulary": VOCABULARY,
         "parameters": count_parameters(model),
+        "flops": BATCH * flops,
         "dtype": "float32",
         "threads": torch.get_num_threads(),
     }
     benchmark.pedantic(work, rounds=7, warmup_rounds=2)
 
 
-@pytest.mark.parametrize("length", [32, 128])
-@pytest.mark.parametrize("name", MODELS)
+@every_length
+@every_model
 def test_training_step(benchmark: BenchmarkFixture, name: str, length: int) -> None:
-    model, config, (source, target_in, target) = prepared(name, length)
+    model, config, (source, target_in, target), lengths = prepared(name, length)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    lengths = torch.full((BATCH,), length)
 
     def step() -> None:
         loss = F.cross_entropy(model(source, target_in, lengths).flatten(0, 1), target.flatten())
@@ -53,24 +68,38 @@ def test_training_step(benchmark: BenchmarkFixture, name: str, length: int) -> N
         loss.backward()
         optimizer.step()
 
-    benchmark.extra_info["flops"] = BATCH * training_flops(config, length, length, VOCABULARY)
-    time_it(benchmark, "training step", length, model, step)
+    time_it(benchmark, name, "train_step", length, model, training_flops(config, length, length, VOCABULARY), step)
 
 
-@pytest.mark.parametrize("length", [32, 128])
-@pytest.mark.parametrize("name", MODELS)
+@every_length
+@every_model
 def test_encode(benchmark: BenchmarkFixture, name: str, length: int) -> None:
-    model, _, (source, _, _) = prepared(name, length)
-    lengths = torch.full((BATCH,), length)
+    model, config, (source, _, _), lengths = prepared(name, length)
+    model.eval()
     with torch.no_grad():
-        time_it(benchmark, "encode", length, model.eval(), lambda: model.encode(source, lengths))
+        flops = encode_flops(config, length)
+        time_it(benchmark, name, "encode", length, model, flops, lambda: model.encode(source, lengths))
 
 
-@pytest.mark.parametrize("length", [32, 128])
-@pytest.mark.parametrize("name", MODELS)
+@every_length
+@every_model
+def test_decode(benchmark: BenchmarkFixture, name: str, length: int) -> None:
+    """Teacher forcing: all positions at once."""
+    model, config, (source, target_in, _), lengths = prepared(name, length)
+    model.eval()
+    with torch.no_grad():
+        memory = model.encode(source, lengths)
+        flops = decode_flops(config, length, length, VOCABULARY)
+        time_it(benchmark, name, "decode", length, model, flops, lambda: model.decoder(target_in, memory))
+
+
+@every_length
+@every_model
 def test_greedy_decoding(benchmark: BenchmarkFixture, name: str, length: int) -> None:
     """Nothing ends early: the end of sequence is made impossible."""
-    model, _, (source, _, _) = prepared(name, length)
+    model, config, (source, _, _), lengths = prepared(name, length)
+    model.eval()
     model.decoder.output.bias.data[EOS] = -1e9
-    lengths = torch.full((BATCH,), length)
-    time_it(benchmark, "greedy decoding", length, model.eval(), lambda: greedy(model, source, length, lengths))
+    steps = sum(step_flops(config, length, position, VOCABULARY) for position in range(length))
+    flops = encode_flops(config, length) + start_flops(config, length, VOCABULARY) + steps
+    time_it(benchmark, name, "generate", length, model, flops, lambda: greedy(model, source, length, lengths))

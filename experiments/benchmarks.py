@@ -1,0 +1,81 @@
+"""The benchmarks of tests/benchmarks/ as tracked runs: a JSON file of pytest-benchmark → a run for each model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from experiments import schema
+from experiments.tracking import Store, TrackedRun
+
+GRID = "benchmarks"  # under which they are kept
+NOTED = ("model", "phase", "length", "batch_size", "parameters", "flops", "dtype", "threads")  # in `extra_info`
+
+
+class BenchmarkError(Exception):
+    """A file that is not one of this suite's benchmarks; the message says what is missing."""
+
+
+def read(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The benchmarks in a file, by model.
+
+    Raises:
+        BenchmarkError: the file cannot be read, or a benchmark in it lacks what the suite's own note.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        benchmarks = content["benchmarks"]
+        machine = f"{content['machine_info']['cpu']['brand_raw']} ({content['machine_info']['cpu']['count']} cores)"
+    except OSError as error:
+        raise BenchmarkError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise BenchmarkError(f"{path}: not a JSON file of pytest-benchmark (make bench writes one)") from None
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for benchmark in benchmarks:
+        noted = benchmark["extra_info"]
+        missing = [name for name in NOTED if name not in noted]
+        if missing or noted["phase"] not in schema.PHASES:
+            raise BenchmarkError(f"{path}: {benchmark['name']} does not note {', '.join(missing) or 'a known phase'}")
+        found[noted["model"]].append({"hardware": machine, "datetime": content["datetime"], **noted, **benchmark})
+    return dict(found)
+
+
+def track(found: dict[str, list[dict[str, Any]]], store: Store) -> list[str]:
+    """Tracks a run for each model, its times as ``efficiency/`` curves by length.
+
+    Returns:
+        The runs' ids in the store.
+    """
+    ids = []
+    for model, benchmarks in found.items():
+        first = benchmarks[0]
+        key = hashlib.sha256(json.dumps([model, first["hardware"], first["datetime"]]).encode()).hexdigest()[:12]
+        tags = {
+            schema.GRID: GRID,
+            schema.KEY: key,
+            schema.KIND: schema.EFFICIENCY,
+            schema.TASK: f"length_sweep(batch_size={first['batch_size']})",
+            schema.MODEL: model,
+            schema.SEED: "0",
+            schema.DEVICE: "cpu",
+            schema.HARDWARE: first["hardware"],
+        }
+        if model in schema.MODEL_COLORS:
+            tags[schema.RUN_COLOR] = schema.MODEL_COLORS[model]
+        tracked = TrackedRun(store, f"{model} · benchmarks", tags, {"dtype": first["dtype"], "date": first["datetime"]})
+        tracked.point(schema.PARAMETERS, first["parameters"])
+        for benchmark in benchmarks:
+            name, length, stats = schema.PHASES[benchmark["phase"]], benchmark["length"], benchmark["stats"]
+            tracked.point(name, stats["median"], length)
+            tracked.point(schema.spread(name, schema.LOWER_QUARTILE), stats["q1"], length)
+            tracked.point(schema.spread(name, schema.UPPER_QUARTILE), stats["q3"], length)
+            if benchmark["phase"] == "train_step":
+                tracked.point(schema.TRAIN_STEP_FLOPS, benchmark["flops"], length)
+                tracked.point(schema.BATCH_SIZE, benchmark["batch_size"], length)
+                tracked.point(schema.THREADS, benchmark["threads"], length)
+        tracked.finish("FINISHED")
+        ids.append(tracked.id)
+    return ids
