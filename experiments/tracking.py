@@ -159,11 +159,15 @@ class TrackedRun:
             self._client.log_artifact(self.id, str(path), folder)
         self.json(config, schema.MODEL_CONFIG_ARTIFACT)
 
-    def predictions(self, predictions: Sequence[Prediction]) -> None:
-        """Stores a table that the dashboard can show."""
+    def predictions(self, split: str, predictions: Sequence[Prediction]) -> None:
+        """Stores a table that the dashboard can show, if there is anything in it."""
+        if not predictions:
+            return
         columns = ("source", "reference", "prediction", "correct")
         table = {column: [getattr(prediction, column) for prediction in predictions] for column in columns}
-        self._client.log_table(self.id, table, schema.PREDICTIONS_ARTIFACT)
+        for axis in predictions[0].categories:
+            table[axis] = [prediction.categories[axis] for prediction in predictions]
+        self._client.log_table(self.id, table, schema.PREDICTIONS_ARTIFACTS[split])
 
     def finish(self, status: str, reason: str = "") -> None:
         """Ends the run as FINISHED or, for a reason, as FAILED."""

@@ -102,7 +102,7 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
     )
-    batches = data.training(settings.batch_size, torch.Generator().manual_seed(seed))
+    batches = data.training(settings.batch, torch.Generator().manual_seed(seed), device)
     bfloat16 = uses_bfloat16(settings.precision, device)
     vocabulary = len(data.target_vocabulary)
     loss_sum = torch.zeros((), device=device)
@@ -115,7 +115,7 @@ def train(
         learning_rate = settings.learning_rate * schedule(step, settings)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        batch = next(batches).to(device)
+        batch = next(batches)
         loss, norm = update(
             model, optimizer, batch, clip=settings.clip, label_smoothing=settings.label_smoothing, bfloat16=bfloat16
         )

@@ -2,9 +2,11 @@
 
 from experiments.tasks.base import Task
 from experiments.tasks.binary import BinaryAddition, BinaryMultiplication, ComputeSqrt
+from experiments.tasks.cogs import Cogs
 from experiments.tasks.context_free import ModularArithmeticBrackets, SolveEquation, StackManipulation
 from experiments.tasks.context_sensitive import BucketSort, DuplicateString, MissingDuplicate, OddsFirst
-from experiments.tasks.g2p import GraphemeToPhoneme
+from experiments.tasks.g2p import EnglishGraphemeToPhoneme, GraphemeToPhoneme
+from experiments.tasks.inflection import Inflection
 from experiments.tasks.listops import ListOps
 from experiments.tasks.recall import AssociativeRecall
 from experiments.tasks.regular import CycleNavigation, EvenPairs, ModularArithmetic, ParityCheck
@@ -46,5 +48,8 @@ TASKS: dict[str, type[Task]] = {
     "bucket_sort": BucketSort,
     # corpora
     "scan": Scan,
+    "cogs": Cogs,
     "g2p": GraphemeToPhoneme,
+    "g2p_english": EnglishGraphemeToPhoneme,
+    "inflection": Inflection,
 }
