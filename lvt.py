@@ -223,7 +223,8 @@ def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail."
         _stop(f"no task named {name!r}{suggestion(name, TASKS)}")
     task = TASKS[name]
     console.print(inspect.getdoc(task), markup=False, highlight=False)
-    source, fed, target = (" ".join(symbols) for symbols in task.model_construct().example())
+    shown = task.model_construct()
+    source, fed, target = (" ".join(symbols) for symbols in shown.example())
     console.print(f"\none example\n    source    {source}\n    fed       {fed}\n    target    {target}\n", markup=False)
     properties = task.model_json_schema()["properties"]
     options = [
@@ -232,13 +233,13 @@ def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail."
         if option != "name"
     ]
     console.print(_table(["option", "what it may be", "default"], options))
-    facts = {"headline metric": task.headline, "sliced by": ", ".join(task.axes)}
+    facts = {"headline metric": shown.headline, "sliced by": ", ".join(task.axes)}
     if task.measures:
         kinds = task.measures.items()
         facts["measures"] = ", ".join(kind if kind == axis else f"{kind} (by {axis})" for kind, axis in kinds)
     if task.language_class is not None:
         facts["class of language"] = task.language_class.replace("_", "-")
-    chance, memoryless = task.model_construct().chance, task.model_construct().memoryless_loss
+    chance, memoryless = shown.chance, shown.memoryless_loss
     facts["chance level"] = "not known in closed form" if chance is None else f"{100 * chance:.4g} % of tokens"
     if memoryless is not None:
         facts["loss without memory"] = f"{memoryless:.4g} nats per token"

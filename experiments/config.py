@@ -228,6 +228,8 @@ def run_key(run: Run, device: str) -> str:
         device: "cpu" or "cuda".
     """
     decisive = {"version": RESULT_VERSION, "device": device, **run.settings()}
+    if isinstance(run, LearnRun):
+        decisive["task"] = run.task.decisive()
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 

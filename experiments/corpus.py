@@ -61,7 +61,7 @@ class EncodedPairs:
     slices: Mapping[str, Tensor]
 
     def batch(self, rows: Tensor) -> Batch:
-        """The pairs `rows` (B,) side by side, in this order, cut to the longest among them, on the device they are on."""
+        """The pairs `rows` (B,) side by side, in this order, cut to the longest among them, where they lie."""
         source_lengths = self.source_lengths[rows]
         longest_source, longest_target = int(source_lengths.max()), int(self.target_lengths[rows].max())
         here = rows.to(self.source.device)
@@ -95,7 +95,7 @@ class EncodedPairs:
         return list(rows.split(self.cut(rows, Tokens(EVALUATION_TOKENS), EVALUATION_BATCH_SIZE)))
 
     def training(self, size: int | Tokens, generator: torch.Generator, device: torch.device = CPU) -> Iterator[Batch]:
-        """See `experiments.data.TrainingBatches`: endless epochs, each with every pair once, in batches of similar length.
+        """Endless epochs, each with every pair once, in batches of similar length; see `TrainingBatches`.
 
         An epoch is a fresh permutation; pools of about `POOL` batches are sorted by length, cut into batches, and the
         order of all batches is shuffled.
@@ -153,8 +153,8 @@ class EncodedPairs:
     def cut(self, rows: Tensor, most: Tokens, sequences: int | None = None) -> list[int]:
         """Sizes of the batches into which `rows`, in their order, are cut from the front, each as large as may be.
 
-        A batch has at most `most` tokens, padding included, and at most so many `sequences`, if given; a pair that alone
-        has more tokens is a batch of its own.
+        A batch has at most `most` tokens, padding included, and at most so many `sequences`, if given; a pair that has
+        more tokens is a batch of its own.
         """
         sizes: list[int] = []
         size = longest_source = longest_target = 0

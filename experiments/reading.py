@@ -11,6 +11,7 @@ import codecs
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,24 @@ if TYPE_CHECKING:
 PAIR = ("source", "target")
 
 
-def read_table(path: Path, columns: tuple[str, str] | None) -> datasets.Dataset:
+@dataclass(frozen=True)
+class TextTable:
+    """Two columns of text, "source" and "target", and where each row comes from.
+
+    `name` is a file's path, `first` the number of the line (or row) of the first pair.
+    """
+
+    table: datasets.Dataset
+    name: str
+    unit: str = "line"
+    first: int = 1
+
+    def place(self, row: int) -> str:
+        """``"a.tsv, line 7"``, of the row of that index."""
+        return f"{self.name}, {self.unit} {self.first + row}"
+
+
+def read_table(path: Path, columns: tuple[str, str] | None) -> TextTable:
     """Two columns of text, "source" and "target", from a file of the kind that its name says.
 
     - ``.tsv``: without `columns`, every line is ``source TAB target``; with them, the first line names the columns.
@@ -33,12 +51,55 @@ def read_table(path: Path, columns: tuple[str, str] | None) -> datasets.Dataset:
         DataError: another kind of file; a column is not there; a line is not what it should be.
     """
     if path.suffix == ".tsv":
-        return read_columns(path, PAIR) if columns is None else _read_tsv_with_header(path, columns)
+        if columns is None:
+            return TextTable(read_columns(path, PAIR), str(path))
+        return TextTable(_read_tsv_with_header(path, columns), str(path), first=2)
     if path.suffix == ".jsonl":
-        return _read_jsonl(path, columns or PAIR)
+        return TextTable(_read_jsonl(path, columns or PAIR), str(path))
     if path.suffix == ".parquet":
-        return _read_parquet(path, columns or PAIR)
+        return TextTable(_read_parquet(path, columns or PAIR), str(path), unit="row")
     raise DataError(f"{path}: data are read from .tsv, .jsonl and .parquet files")
+
+
+def read_parallel(source: Path, target: Path) -> TextTable:
+    """Two files whose lines belong together.
+
+    Raises:
+        DataError: see `read_columns`; or they have not the same number of lines.
+    """
+    sides = [read_columns(path, ("text",)) for path in (source, target)]
+    if len(sides[0]) != len(sides[1]):
+        raise DataError(f"{source}: {len(sides[0])} lines, but {target}: {len(sides[1])}; they have to belong together")
+    values = {name: side["text"][:] for name, side in zip(PAIR, sides, strict=True)}
+    fingerprints = "".join(side._fingerprint for side in sides)
+    table = _table(values, hashlib.sha256(fingerprints.encode()).hexdigest()[:16])
+    return TextTable(table, f"{source} and {target}")
+
+
+def read_hub(name: str, revision: str, split: str, columns: tuple[str, str]) -> TextTable:
+    """Two columns of one split of a data set on the Hugging Face Hub, as it was at one commit.
+
+    It is downloaded once, into the cache of `datasets`, and found there without a network later.
+
+    Raises:
+        DataError: it cannot be had, the columns are not there, or a row is not fit.
+    """
+    import datasets
+
+    _quiet()
+    place = f"{name} (Hub, revision {revision[:12]}, split {split})"
+    try:
+        table = datasets.load_dataset(name, revision=revision, split=split)
+    except Exception as error:  # whatever the Hub's libraries raise: no network, no such data set, commit or split
+        raise DataError(f"{place}: cannot be loaded ({type(error).__name__}: {error})") from error
+    for column in columns:
+        if column not in table.column_names:
+            raise DataError(
+                f"{place}: no column {column!r}; the columns are {', '.join(map(repr, table.column_names))}"
+            )
+    values = {side: table[column][:] for side, column in zip(PAIR, columns, strict=True)}
+    _check_rows(values, columns, place)
+    return TextTable(_table(values, table._fingerprint), place, unit="row")
 
 
 def read_pairs(path: Path) -> datasets.Dataset:
@@ -63,7 +124,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> datasets.Dataset:
             if not value.strip():
                 raise _refuse(path, number, f"the {name} is empty")
         rows.append(fields)
-    return _table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)), content)
+    return _table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)), _fingerprint(content))
 
 
 def _read_tsv_with_header(path: Path, columns: tuple[str, str]) -> datasets.Dataset:
@@ -86,7 +147,7 @@ def _read_tsv_with_header(path: Path, columns: tuple[str, str]) -> datasets.Data
             if not fields[place].strip():
                 raise _refuse(path, number, f"{column} is empty")
             values[name].append(fields[place])
-    return _table(values, content)
+    return _table(values, _fingerprint(content))
 
 
 def _read_jsonl(path: Path, columns: tuple[str, str]) -> datasets.Dataset:
@@ -102,10 +163,10 @@ def _read_jsonl(path: Path, columns: tuple[str, str]) -> datasets.Dataset:
         for name, column in zip(PAIR, columns, strict=True):
             if column not in row:
                 raise _refuse(path, number, f"no field {column!r}; the fields are {', '.join(map(repr, row))}")
-            if problem := unfit(row[column]):
+            if problem := _unfit(row[column]):
                 raise _refuse(path, number, f"{column} {problem}")
             values[name].append(row[column])
-    return _table(values, content)
+    return _table(values, _fingerprint(content))
 
 
 def _read_parquet(path: Path, columns: tuple[str, str]) -> datasets.Dataset:
@@ -124,11 +185,11 @@ def _read_parquet(path: Path, columns: tuple[str, str]) -> datasets.Dataset:
             names = ", ".join(map(repr, table.column_names))
             raise DataError(f"{path}: no column {column!r}; the columns are {names}")
     values = {name: table[column].to_pylist() for name, column in zip(PAIR, columns, strict=True)}
-    check_rows(values, columns, str(path))
-    return _table(values, content)
+    _check_rows(values, columns, str(path))
+    return _table(values, _fingerprint(content))
 
 
-def check_rows(values: Mapping[str, Sequence[Any]], columns: tuple[str, str], place: str) -> None:
+def _check_rows(values: Mapping[str, Sequence[Any]], columns: tuple[str, str], place: str) -> None:
     """Refuses a table without lines by the number of the row, counted from 1.
 
     Raises:
@@ -138,11 +199,11 @@ def check_rows(values: Mapping[str, Sequence[Any]], columns: tuple[str, str], pl
         raise DataError(f"{place}: holds no rows")
     for name, column in zip(PAIR, columns, strict=True):
         for number, value in enumerate(values[name], start=1):
-            if problem := unfit(value):
+            if problem := _unfit(value):
                 raise DataError(f"{place}, row {number}: {column} {problem}")
 
 
-def unfit(value: object) -> str | None:
+def _unfit(value: object) -> str | None:
     """Why a value cannot be the text of a pair; None where it can."""
     if not isinstance(value, str):
         return f"is no text ({value!r})"
@@ -194,16 +255,22 @@ def _refuse(path: Path, line: int, problem: str) -> DataError:
     return DataError(f"{path}, line {line}: {problem}")
 
 
-def _table(values: Mapping[str, list[str]], content: bytes) -> datasets.Dataset:
-    return table_of(values, hashlib.sha256(content).hexdigest()[:16])
+def _fingerprint(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
-def table_of(values: Mapping[str, list[str]], fingerprint: str) -> datasets.Dataset:
-    """Columns of text as a data set in memory, under a fingerprint of its content."""
+def _quiet() -> None:
     import datasets  # takes seconds, and only real corpora need it
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+
+
+def _table(values: Mapping[str, list[str]], fingerprint: str) -> datasets.Dataset:
+    """Columns of text as a data set in memory, under a fingerprint of its content."""
+    import datasets
+
+    _quiet()
     text = datasets.Value("string")
     table = datasets.Dataset.from_dict(dict(values), features=datasets.Features(dict.fromkeys(values, text)))
     return datasets.Dataset(table.data, info=table.info, fingerprint=fingerprint)

@@ -1,4 +1,4 @@
-"""Metrics of texts: character errors by rapidfuzz, BLEU and chrF by sacreBLEU. Corpus scores: divided once, at the end."""
+"""Metrics of texts: character errors by rapidfuzz, BLEU and chrF by sacreBLEU; divided once, at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def character_errors(answers: Sequence[str], references: Sequence[str]) -> float
 
 
 def edit_distance(answers: Sequence[str], references: Sequence[str]) -> float:
-    """Edit operations in characters / number of texts (Cotterell et al. 2017, section 6)."""
+    """Edit operations in characters / number of texts."""
     return _edits(answers, references) / len(references)
 
 

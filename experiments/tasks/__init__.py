@@ -8,12 +8,14 @@ from experiments.tasks.context_sensitive import BucketSort, DuplicateString, Mis
 from experiments.tasks.g2p import EnglishGraphemeToPhoneme, GraphemeToPhoneme
 from experiments.tasks.inflection import Inflection
 from experiments.tasks.listops import ListOps
+from experiments.tasks.multi30k import Multi30k
 from experiments.tasks.recall import AssociativeRecall
 from experiments.tasks.regular import CycleNavigation, EvenPairs, ModularArithmetic, ParityCheck
 from experiments.tasks.scan import Scan
 from experiments.tasks.selective_copy import SelectiveCopy
 from experiments.tasks.streams import CopyMemory, DelayedMatch, MarkedAddition, Needle
 from experiments.tasks.strings import Addition, Reverse, RunningParity
+from experiments.tasks.text_pairs import TextPairs
 
 TASKS: dict[str, type[Task]] = {
     # small ones, quick to learn
@@ -52,4 +54,6 @@ TASKS: dict[str, type[Task]] = {
     "g2p": GraphemeToPhoneme,
     "g2p_english": EnglishGraphemeToPhoneme,
     "inflection": Inflection,
+    "multi30k": Multi30k,
+    "text_pairs": TextPairs,
 }

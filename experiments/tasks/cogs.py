@@ -68,8 +68,7 @@ class Cogs(Task):
     metrics: ClassVar[tuple[str, ...]] = (TOKEN_ACCURACY, SEQUENCE_ACCURACY)
     axes: ClassVar[tuple[str, ...]] = ("length", "type", "kind")
     reference: ClassVar[str] = (
-        "Kim & Linzen 2020, COGS: a compositional generalization challenge based on semantic interpretation, EMNLP, "
-        "sections 3 and 4"
+        "Kim & Linzen 2020, COGS: a compositional generalization challenge based on semantic interpretation, EMNLP"
     )
 
     def load(self, data_root: Path | None) -> TaskData:
@@ -121,6 +120,4 @@ class Cogs(Task):
     def example(self) -> Example:
         """``A rose was helped by a dog .``."""
         form = "rose ( x _ 1 ) AND help . theme ( x _ 3 , x _ 1 ) AND help . agent ( x _ 3 , x _ 6 ) AND dog ( x _ 6 )"
-        return corpus.worked_example(
-            Pair(tuple(["A", "rose", "was", "helped", "by", "a", "dog", "."]), tuple(form.split()))
-        )
+        return corpus.worked_example(Pair(("A", "rose", "was", "helped", "by", "a", "dog", "."), tuple(form.split())))

@@ -80,7 +80,7 @@ class GraphemeToPhoneme(Task):
 
 
 class EnglishGraphemeToPhoneme(Task):
-    """A US English word's spelling to its pronunciation, with few to many words to train on; 4,168 for validation and test.
+    """A US English word's pronunciation; up to 33,344 words to train on, 4,168 for validation, 4,168 to test.
 
     Source and target symbols, and slices, are those of `g2p`. A smaller training set is part of every larger one of the
     same `subset`, so that a curve over sizes adds words and changes none.
@@ -98,8 +98,8 @@ class EnglishGraphemeToPhoneme(Task):
     metrics: ClassVar[tuple[str, ...]] = (TOKEN_ACCURACY, SEQUENCE_ACCURACY, WER, PER)
     axes: ClassVar[tuple[str, ...]] = ("length",)
     reference: ClassVar[str] = (
-        "Ashby et al. 2021, Results of the second SIGMORPHON shared task on multilingual grapheme-to-phoneme conversion, "
-        "section 2 (high-resource)"
+        "Ashby et al. 2021, The second SIGMORPHON shared task on multilingual grapheme-to-phoneme conversion "
+        "(high-resource)"
     )
 
     def load(self, data_root: Path | None) -> TaskData:
@@ -124,7 +124,7 @@ class EnglishGraphemeToPhoneme(Task):
 
     def example(self) -> Example:
         """``aardwolf``."""
-        return corpus.worked_example(Pair(tuple("aardwolf"), tuple(["ɑ", "ɹ", "d", "w", "ʊ", "l", "f"])))
+        return corpus.worked_example(Pair(tuple("aardwolf"), ("ɑ", "ɹ", "d", "w", "ʊ", "l", "f")))
 
 
 def _words(

@@ -33,7 +33,7 @@ class Inflection(Task):
     the lemma. The edit distance is the mean over forms, in characters.
 
     Attributes:
-        language: of the three with data here, German, Finnish and Turkish inflect less and more by adding on.
+        language: one of three, of the task's 52.
         size: of the training set: 100 forms, 1,000 or 10,000; each holds the smaller ones.
     """
 
@@ -45,8 +45,7 @@ class Inflection(Task):
     metrics: ClassVar[tuple[str, ...]] = (TOKEN_ACCURACY, SEQUENCE_ACCURACY, CER, EDIT_DISTANCE)
     axes: ClassVar[tuple[str, ...]] = ("length",)
     reference: ClassVar[str] = (
-        "Cotterell et al. 2017, CoNLL-SIGMORPHON 2017 shared task: universal morphological reinflection in 52 languages, "
-        "sections 2 and 4"
+        "Cotterell et al. 2017, CoNLL-SIGMORPHON 2017 shared task: universal morphological reinflection in 52 languages"
     )
 
     def load(self, data_root: Path | None) -> TaskData:

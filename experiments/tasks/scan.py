@@ -52,8 +52,8 @@ class Scan(Task):
     metrics: ClassVar[tuple[str, ...]] = (TOKEN_ACCURACY, SEQUENCE_ACCURACY)
     axes: ClassVar[tuple[str, ...]] = ("actions",)  # length of the right answer, in bins by upper edge: `ACTION_BINS`
     reference: ClassVar[str] = (
-        "Lake & Baroni 2018, Generalization without systematicity, ICML, experiments 1 to 3; around_right: Loula et al. "
-        "2018, Rearranging the familiar, section 4"
+        "Lake & Baroni 2018, Generalization without systematicity, ICML, experiments 1 to 3; around_right: Loula, "
+        "Baroni & Lake 2018, Rearranging the familiar"
     )
 
     def load(self, data_root: Path | None) -> TaskData:
