@@ -20,7 +20,7 @@ from experiments.files import sha256_of
 from experiments.reading import TextTable, read_hub, read_parallel
 from experiments.schema import BLEU, CHRF, TEST, TOKEN_ACCURACY, VALIDATION
 from experiments.tasks.base import Task
-from experiments.tasks.text_pairs import Revision, Sums, checked
+from experiments.tasks.text_pairs import Revision, Sums, checked, tuples
 from experiments.text import TRAIN, text_data
 
 HUB = "bentrevett/multi30k"
@@ -61,15 +61,14 @@ class Multi30k(Task):
     @classmethod
     def _find_files(cls, values: Any) -> Any:
         """Fills in what the folder holds, so that it is a setting of the run."""
-        if (
-            not isinstance(values, dict)
-            or not isinstance(values.get("folder"), str)
-            or values.get("sha256") is not None
-        ):
+        values = tuples(values)
+        if not isinstance(values, dict) or values.get("sha256") is not None:
             return values
+        if not isinstance(values.get("folder"), str):
+            return values  # the Hub, or what is refused with the name of the key
         folder = Path(values["folder"]).expanduser().resolve()
         try:
-            sums = [[name, sha256_of(folder / name)] for name in _file_names()]
+            sums = tuple((name, sha256_of(folder / name)) for name in _file_names())
         except DataError as error:
             raise ValueError(str(error)) from None
         return {**values, "folder": str(folder), "sha256": sums}
@@ -98,8 +97,8 @@ class Multi30k(Task):
         """Reads the folder or asks the Hub; `data_root` has no use.
 
         Raises:
-            DataError: with file and line or row, what cannot be used; a part has not the published size; or the Hub does
-                not answer.
+            DataError: with file and line or row, what cannot be used; a part has not the published size; or the
+                Hub does not answer.
         """
         tables = self._tables()
         for part, table in tables.items():

@@ -39,6 +39,13 @@ def checked(path: Path, expected: str) -> Path:
     return path
 
 
+def tuples(value: Any) -> Any:
+    """Settings as JSON has them, with every list a tuple: what a strict model takes once its values were looked at."""
+    if isinstance(value, dict):
+        return {key: tuples(inner) for key, inner in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
 class TextPairs(Task):
     """Pairs of texts of your own: two columns of .tsv, .jsonl or .parquet files, or of a data set on the Hub.
 
@@ -93,6 +100,7 @@ class TextPairs(Task):
     @classmethod
     def _find_files(cls, values: Any) -> Any:
         """Fills in where the files lie and what they hold, so that both are settings of the run."""
+        values = tuples(values)
         if not isinstance(values, dict) or values.get("hub") is not None or values.get("sha256") is not None:
             return values
         paths = {part: values.get(part) for part in PARTS}
@@ -100,7 +108,7 @@ class TextPairs(Task):
             return values  # which is refused with the name of the key
         try:
             found = {part: Path(str(path)).expanduser().resolve() for part, path in paths.items()}
-            sums = [[part, sha256_of(path)] for part, path in found.items()]
+            sums = tuple((part, sha256_of(path)) for part, path in found.items())
         except DataError as error:
             raise ValueError(str(error)) from None
         return {**values, **{part: str(path) for part, path in found.items()}, "sha256": sums}
