@@ -236,8 +236,8 @@ def import_benchmarks(
         store = open_store(_uri(tracking_uri), benchmarks.GRID, "Imported from files of pytest-benchmark.")
     except (benchmarks.BenchmarkError, StoreError) as error:
         _stop(str(error))
-    ids = benchmarks.track(found, store)
-    typer.echo(f"{file}: {len(ids)} runs; next: lvt report {benchmarks.GRID}")
+    new = benchmarks.track(found, store)
+    typer.echo(f"{file}: {len(new)} new runs of {len(found)}; next: lvt report {benchmarks.GRID}")
 
 
 @app.command()
@@ -258,7 +258,8 @@ def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail."
         _stop(f"no task named {name!r}{suggestion(name, TASKS)}")
     task = TASKS[name]
     console.print(inspect.getdoc(task), markup=False, highlight=False)
-    source, fed, target = (" ".join(symbols) for symbols in task.model_construct().example())
+    shown = task.model_construct()
+    source, fed, target = (" ".join(symbols) for symbols in shown.example())
     console.print(f"\none example\n    source    {source}\n    fed       {fed}\n    target    {target}\n", markup=False)
     properties = task.model_json_schema()["properties"]
     options = [
@@ -267,13 +268,13 @@ def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail."
         if option != "name"
     ]
     console.print(_table(["option", "what it may be", "default"], options))
-    facts = {"headline metric": task.headline, "sliced by": ", ".join(task.axes)}
+    facts = {"headline metric": shown.headline, "sliced by": ", ".join(task.axes)}
     if task.measures:
         kinds = task.measures.items()
         facts["measures"] = ", ".join(kind if kind == axis else f"{kind} (by {axis})" for kind, axis in kinds)
     if task.language_class is not None:
         facts["class of language"] = task.language_class.replace("_", "-")
-    chance, memoryless = task.model_construct().chance, task.model_construct().memoryless_loss
+    chance, memoryless = shown.chance, shown.memoryless_loss
     facts["chance level"] = "not known in closed form" if chance is None else f"{100 * chance:.4g} % of tokens"
     if memoryless is not None:
         facts["loss without memory"] = f"{memoryless:.4g} nats per token"

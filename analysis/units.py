@@ -72,6 +72,10 @@ SCORES = {
     schema.SEQUENCE_ACCURACY: _share("sequence accuracy"),
     schema.WER: Quantity("word error rate", "%", 100.0, ".1f", lower_is_better=True),
     schema.PER: Quantity("phoneme error rate", "%", 100.0, ".1f", lower_is_better=True),
+    schema.CER: Quantity("character error rate", "%", 100.0, ".1f", lower_is_better=True),
+    schema.EDIT_DISTANCE: Quantity("edit distance", "characters", 1.0, ".2f", lower_is_better=True),
+    schema.BLEU: Quantity("BLEU", "", 1.0, ".1f"),
+    schema.CHRF: Quantity("chrF", "", 1.0, ".1f"),
     schema.LOSS: Quantity("loss", "nats per token", 1.0, ".3f", lower_is_better=True),
 }
 OTHERS = {

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import schema
-from experiments.tracking import Store, TrackedRun
+from experiments.state import RunState
+from experiments.tracking import FINISHED, AlreadyOver, Store, TrackedRun
 
 GRID = "benchmarks"  # under which they are kept
 NOTED = ("model", "phase", "length", "batch_size", "parameters", "flops", "dtype", "threads")  # in `extra_info`
@@ -47,9 +48,9 @@ def track(found: dict[str, list[dict[str, Any]]], store: Store) -> list[str]:
     """Tracks a run for each model, its times as ``efficiency/`` curves by length.
 
     Returns:
-        The runs' ids in the store.
+        The models whose benchmarks the store did not have yet.
     """
-    ids = []
+    new = []
     for model, benchmarks in found.items():
         first = benchmarks[0]
         key = hashlib.sha256(json.dumps([model, first["hardware"], first["datetime"]]).encode()).hexdigest()[:12]
@@ -65,7 +66,15 @@ def track(found: dict[str, list[dict[str, Any]]], store: Store) -> list[str]:
         }
         if model in schema.MODEL_COLORS:
             tags[schema.RUN_COLOR] = schema.MODEL_COLORS[model]
-        tracked = TrackedRun(store, f"{model} · benchmarks", tags, {"dtype": first["dtype"], "date": first["datetime"]})
+        state = RunState.claim(store.states / key)
+        if state is None:
+            continue  # another process imports the same file
+        settings = {"dtype": first["dtype"], "date": first["datetime"]}
+        try:
+            tracked = TrackedRun(store, state, key, f"{model} · benchmarks", tags, settings)
+        except AlreadyOver:
+            state.discard()
+            continue
         tracked.point(schema.PARAMETERS, first["parameters"])
         for benchmark in benchmarks:
             name, length, stats = schema.PHASES[benchmark["phase"]], benchmark["length"], benchmark["stats"]
@@ -76,6 +85,9 @@ def track(found: dict[str, list[dict[str, Any]]], store: Store) -> list[str]:
                 tracked.point(schema.TRAIN_STEP_FLOPS, benchmark["flops"], length)
                 tracked.point(schema.BATCH_SIZE, benchmark["batch_size"], length)
                 tracked.point(schema.THREADS, benchmark["threads"], length)
-        tracked.finish("FINISHED")
-        ids.append(tracked.id)
-    return ids
+        if tracked.finish(FINISHED):
+            state.discard()
+        else:
+            state.release()  # sent when the store is back (tracking.send_left)
+        new.append(model)
+    return new

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from experiments.data import Tokens
 from experiments.schema import EFFICIENCY, LEARN
 from experiments.tasks import TASKS, Task
 from models.config import Budget, ModelConfig
@@ -52,7 +53,8 @@ class Training(Settings):
 
     Attributes:
         steps: number of updates.
-        batch_size: sequences per update.
+        batch_size: sequences per update; or, in its place,
+        batch_tokens: source and target tokens per update, at most, padding included.
         learning_rate: at its highest, after warm-up.
         evaluate_every: steps between two evaluations on validation; one follows the last step always.
         schedule: after warm-up, "cosine" to zero or "inverse_square_root" (Vaswani et al. 2017, section 5.3).
@@ -64,7 +66,8 @@ class Training(Settings):
     """
 
     steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    batch_tokens: int | None = Field(default=None, ge=2)
     learning_rate: float = Field(gt=0)
     evaluate_every: int = Field(ge=1)
     schedule: Literal["cosine", "inverse_square_root"] = "cosine"
@@ -73,6 +76,19 @@ class Training(Settings):
     clip: float = Field(default=1.0, gt=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuses two sizes of a batch, and none."""
+        if (self.batch_size is None) == (self.batch_tokens is None):
+            raise ValueError("state either batch_size or batch_tokens")
+
+    @property
+    def batch(self) -> int | Tokens:
+        """The size of a batch."""
+        if self.batch_tokens is not None:
+            return Tokens(self.batch_tokens)
+        assert self.batch_size is not None
+        return self.batch_size
 
 
 class Decoding(Settings):
@@ -235,6 +251,8 @@ def run_key(run: Run, device: str) -> str:
         device: "cpu" or "cuda".
     """
     decisive = {"version": RESULT_VERSION, "device": device, **run.settings()}
+    if isinstance(run, LearnRun):
+        decisive["task"] = run.task.decisive()
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 

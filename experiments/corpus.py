@@ -1,4 +1,4 @@
-"""Real and generated corpora: pairs of symbol sequences, read, downloaded, encoded and batched.
+"""Corpora as batches: pairs of symbol sequences, encoded once and drawn by index.
 
 One pair as it is trained on (a French word and its phonemes)::
 
@@ -6,33 +6,24 @@ One pair as it is trained on (a French word and its phonemes)::
     target_in  <bos> b ɔ̃ ʒ u ʁ
     target     b ɔ̃ ʒ u ʁ <eos>
 
-The way of the data: `fetch` (a file with a known checksum) → `read_pairs` (a checked table) → `corpus_data`
-(vocabularies, batches). Everything is encoded once; drawing a batch is an index into a padded matrix.
+The way of the data: `experiments.files` (a file with a known checksum) → `experiments.reading` (a checked table) →
+`corpus_data` (vocabularies, batches). Drawing a batch is an index into padded matrices, which move to the device once.
 """
 
 from __future__ import annotations
 
-import codecs
-import glob
 import hashlib
 import json
-import os
-import tempfile
-import time
-import uuid
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from http.client import HTTPException
-from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.error import HTTPError
-from urllib.request import urlopen
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from experiments.data import (
+    CPU,
     SPECIAL_SYMBOLS,
     UNKNOWN_SYMBOL,
     Batch,
@@ -40,29 +31,22 @@ from experiments.data import (
     Example,
     Pair,
     TaskData,
+    Texts,
+    Tokens,
     Vocabulary,
 )
 from models.interface import BOS, EOS, PAD
 
-if TYPE_CHECKING:
-    import datasets
-
-DEFAULT_DATA_ROOT = Path(__file__).resolve().parents[1] / "data"  # at the root of the checkout; git ignores it
-
 UNKNOWN_ID = len(SPECIAL_SYMBOLS)
 FIRST_ID = UNKNOWN_ID + 1  # of the symbols of a corpus
 EVALUATION_BATCH_SIZE = 256
+EVALUATION_TOKENS = 16_384  # of a batch, unless one pair alone has more
 POOL = 50  # batches that are sorted by length together; larger: less padding; smaller: batches more mixed
-
-DOWNLOAD_ATTEMPTS = 3
-DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
-DOWNLOAD_PAUSE = 1.0  # seconds before the second attempt, twice as many before the third
-TRANSIENT_HTTP_ERRORS = frozenset({408, 425, 429, 500, 502, 503, 504})  # worth another attempt
 
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Pairs as ids, padded at the end with `PAD`, all int64 on the CPU.
+    """Pairs as ids, padded at the end with `PAD`, all int64; lengths and slices on the CPU.
 
     Shapes (N pairs, S and T the longest source and target, end of sequence included):
         source (N, S), target_in (N, T), target (N, T), source_lengths (N,), target_lengths (N,)
@@ -77,17 +61,23 @@ class EncodedPairs:
     slices: Mapping[str, Tensor]
 
     def batch(self, rows: Tensor) -> Batch:
-        """The pairs `rows` (B,) side by side, in this order, cut to the longest among them."""
+        """The pairs `rows` (B,) side by side, in this order, cut to the longest among them, where they lie."""
         source_lengths = self.source_lengths[rows]
         longest_source, longest_target = int(source_lengths.max()), int(self.target_lengths[rows].max())
-        target = self.target[:, :longest_target].index_select(0, rows)
+        here = rows.to(self.source.device)
+        target = self.target[:, :longest_target].index_select(0, here)
         return Batch(
-            source=self.source[:, :longest_source].index_select(0, rows),
-            target_in=self.target_in[:, :longest_target].index_select(0, rows),
+            source=self.source[:, :longest_source].index_select(0, here),
+            target_in=self.target_in[:, :longest_target].index_select(0, here),
             target=target,
             source_lengths=source_lengths,
-            slices={axis: values[rows, None].expand_as(target).contiguous() for axis, values in self.slices.items()},
+            slices={axis: values[rows, None].expand(target.shape).clone() for axis, values in self.slices.items()},
         )
+
+    def to(self, device: torch.device) -> EncodedPairs:
+        """The same pairs with their symbols on `device`."""
+        moved = {name: getattr(self, name).to(device) for name in ("source", "target_in", "target")}
+        return replace(self, **moved)
 
     def longest_first(self, rows: Tensor, pools: Tensor | None = None) -> Tensor:
         """`rows` sorted by source length, then target length, both descending; within each of `pools`, if given.
@@ -99,26 +89,84 @@ class EncodedPairs:
             key += pools * (self.source.shape[1] + 1) * (self.target.shape[1] + 1)
         return rows[key.argsort(stable=True)]
 
-    def evaluation(self) -> list[Batch]:
-        """All pairs in fixed batches, the longest first."""
+    def evaluation_rows(self) -> list[Tensor]:
+        """The rows of each fixed batch, the longest first."""
         rows = self.longest_first(torch.arange(len(self.source)))
-        return [self.batch(part) for part in rows.split(EVALUATION_BATCH_SIZE)]
+        return list(rows.split(self.cut(rows, Tokens(EVALUATION_TOKENS), EVALUATION_BATCH_SIZE)))
 
-    def training(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Endless epochs, each with every pair once, in batches of similar source length.
+    def training(self, size: int | Tokens, generator: torch.Generator, device: torch.device = CPU) -> Iterator[Batch]:
+        """Endless epochs, each with every pair once, in batches of similar length; see `TrainingBatches`.
 
-        An epoch is a fresh permutation; pools of `POOL` batches are sorted by length, cut into batches, and the order
-        of the batches is shuffled. What is left over when `batch_size` does not divide the number of pairs is a smaller
-        batch of its own, drawn from all lengths: otherwise the shortest pairs would share it in every epoch.
+        An epoch is a fresh permutation; pools of about `POOL` batches are sorted by length, cut into batches, and the
+        order of all batches is shuffled.
         """
-        count = len(self.source)
-        pools = torch.arange(count) // (POOL * batch_size)
-        pools[count - count % batch_size :] += 1
+        here = self.to(device)
+        if isinstance(size, Tokens):
+            longest = int((self.source_lengths + self.target_lengths).max())
+            if longest > size.count:
+                raise ValueError(f"batch_tokens: {size.count} are fewer than the {longest} of the longest pair")
         while True:
-            permutation = torch.randperm(count, generator=generator)
-            batches = self.longest_first(permutation, pools).split(batch_size)
+            permutation = torch.randperm(len(self.source), generator=generator)
+            batches = (
+                self._by_tokens(permutation, size) if isinstance(size, Tokens) else self._by_count(permutation, size)
+            )
             for i in torch.randperm(len(batches), generator=generator).tolist():
-                yield self.batch(batches[i])
+                yield here.batch(batches[i])
+
+    def _by_count(self, permutation: Tensor, size: int) -> list[Tensor]:
+        """Batches of `size` pairs.
+
+        What is left over when `size` does not divide the number of pairs is a smaller batch of its own, drawn from all
+        lengths: otherwise the shortest pairs would share it in every epoch.
+        """
+        count = len(permutation)
+        pools = torch.arange(count) // (POOL * size)
+        pools[count - count % size :] += 1
+        return list(self.longest_first(permutation, pools).split(size))
+
+    def _by_tokens(self, permutation: Tensor, size: Tokens) -> list[Tensor]:
+        """Batches of at most so many tokens, those of a pool about equally full.
+
+        Without that the shortest pairs of a pool would share what is left over, and would weigh more in every epoch.
+        """
+        tokens = self.source_lengths[permutation] + self.target_lengths[permutation]
+        pools = tokens.cumsum(0) // (POOL * size.count)
+        batches = []
+        for pool in range(int(pools[-1]) + 1):
+            rows = self.longest_first(permutation[pools == pool])
+            if len(rows):
+                batches += rows.split(self._level(rows, size))
+        return batches
+
+    def _level(self, rows: Tensor, most: Tokens) -> list[int]:
+        """Sizes of as few batches as `most` allows, with nearly the smallest limit that needs no more of them."""
+        full = self.cut(rows, most)
+        needed = int((self.source_lengths[rows] + self.target_lengths[rows]).sum())
+        limit = math.ceil(needed / len(full))
+        while limit < most.count:
+            sizes = self.cut(rows, Tokens(limit))
+            if len(sizes) <= len(full):
+                return sizes
+            limit = math.ceil(limit * 1.02)
+        return full
+
+    def cut(self, rows: Tensor, most: Tokens, sequences: int | None = None) -> list[int]:
+        """Sizes of the batches into which `rows`, in their order, are cut from the front, each as large as may be.
+
+        A batch has at most `most` tokens, padding included, and at most so many `sequences`, if given; a pair that has
+        more tokens is a batch of its own.
+        """
+        sizes: list[int] = []
+        size = longest_source = longest_target = 0
+        lengths = zip(self.source_lengths[rows].tolist(), self.target_lengths[rows].tolist(), strict=True)
+        for source, target in lengths:
+            wider = max(longest_source, source), max(longest_target, target)
+            if size and ((size + 1) * sum(wider) > most.count or size == sequences):
+                sizes.append(size)
+                size, wider = 0, (source, target)
+            size += 1
+            longest_source, longest_target = wider
+        return [*sizes, size]
 
 
 def corpus_data(
@@ -127,6 +175,9 @@ def corpus_data(
     *,
     slices: Mapping[str, Callable[[Pair], int]],
     description: Mapping[str, str],
+    categories: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    texts: Texts | None = None,
+    shared_vocabulary: bool = False,
 ) -> TaskData:
     """Pairs of symbol sequences as a task that is ready for a run.
 
@@ -141,6 +192,9 @@ def corpus_data(
             MLflow has room for), and in numbers "<split>_sequences", and for the evaluation splits
             "<split>_sources_in_training" (the overlap) and "<split>_unknown_targets" (targets that hold an unknown
             symbol, which nobody can get right).
+        categories: axis → split → the name of each pair on it, for the splits that have any.
+        texts: of the evaluation splits, in the order of their pairs; where answers are scored as text.
+        shared_vocabulary: both sides have the symbols of both.
 
     Raises:
         DataError: a split is empty.
@@ -149,18 +203,30 @@ def corpus_data(
     for split, pairs in splits.items():
         if not pairs:
             raise DataError(f"the split {split!r} of the corpus holds no sequences")
-    source_ids = {symbol: i for i, symbol in enumerate(sorted({s for pair in train for s in pair.source}), FIRST_ID)}
-    target_ids = {symbol: i for i, symbol in enumerate(sorted({s for pair in train for s in pair.target}), FIRST_ID)}
+    of_sources = {symbol for pair in train for symbol in pair.source}
+    of_targets = {symbol for pair in train for symbol in pair.target}
+    if shared_vocabulary:
+        of_sources = of_targets = of_sources | of_targets
+    source_ids = {symbol: i for i, symbol in enumerate(sorted(of_sources), FIRST_ID)}
+    target_ids = {symbol: i for i, symbol in enumerate(sorted(of_targets), FIRST_ID)}
     encoded = {
         split: _encode(pairs, source_ids, target_ids, slices if split in evaluation else {})
         for split, pairs in splits.items()
     }
+    names: dict[str, tuple[str, ...]] = {}
+    for axis, by_split in (categories or {}).items():
+        names[axis] = tuple(sorted({name for of_split in by_split.values() for name in of_split}))
+        number = {name: i for i, name in enumerate(names[axis])}
+        for split, of_split in by_split.items():
+            values = torch.tensor([number[name] for name in of_split])
+            encoded[split] = replace(encoded[split], slices={**encoded[split].slices, axis: values})
     facts = {"digest": digest(splits)}
     for split, pairs in splits.items():
         facts[f"{split}_sequences"] = str(len(pairs))
     for split, pairs in evaluation.items():
         facts[f"{split}_sources_in_training"] = str(source_overlap(train, pairs))
         facts[f"{split}_unknown_targets"] = str(sum(not target_ids.keys() >= set(pair.target) for pair in pairs))
+    rows = {split: encoded[split].evaluation_rows() for split in evaluation}
     return TaskData(
         source_vocabulary=Vocabulary.of((UNKNOWN_SYMBOL, *source_ids)),
         target_vocabulary=Vocabulary.of((UNKNOWN_SYMBOL, *target_ids)),
@@ -168,10 +234,20 @@ def corpus_data(
         max_source_length=max(part.source.shape[1] for part in encoded.values()),
         max_target_length=max(part.target.shape[1] for part in encoded.values()),
         training=encoded["train"].training,
-        evaluation={split: encoded[split].evaluation() for split in evaluation},
+        evaluation={split: [encoded[split].batch(batch) for batch in rows[split]] for split in evaluation},
         overlap=source_overlap(train, evaluation["test"]),
         description={**description, **facts},
+        categories=names,
+        texts=texts and _reordered(texts, rows),
     )
+
+
+def _reordered(texts: Texts, rows: Mapping[str, list[Tensor]]) -> Texts:
+    """`texts` in the order of the batches."""
+    order = {split: torch.cat(batches).tolist() for split, batches in rows.items()}
+    sources = {split: [texts.sources[split][row] for row in at] for split, at in order.items()}
+    references = {split: [texts.references[split][row] for row in at] for split, at in order.items()}
+    return replace(texts, sources=sources, references=references)
 
 
 def _encode(
@@ -219,144 +295,3 @@ def worked_example(pair: Pair) -> Example:
     """The pair as a run sees it, with the special symbols in their places."""
     _, bos, eos = SPECIAL_SYMBOLS
     return Example([*pair.source, eos], [bos, *pair.target], [*pair.target, eos])
-
-
-def read_pairs(path: Path) -> datasets.Dataset:
-    """A checked file of lines ``source TAB target`` as a table of two columns of text, "source" and "target".
-
-    Every field arrives as it stands in the file: no quoting, no missing values, no numbers. The table is held in
-    memory, and its fingerprint is that of the content, the same on every machine.
-
-    Raises:
-        DataError: `checked_pairs` refuses the file.
-    """
-    content = checked_pairs(path)
-    import datasets  # takes seconds, and only real corpora need it
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
-    text = datasets.Value("string")
-    # `datasets` reads the name of a file as a pattern, and takes a changed file for the old one if name and time are
-    # the same. A copy under a plain name, with a cache of its own, is free of both.
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "pairs.tsv")
-        copy.write_bytes(content)
-        table = datasets.Dataset.from_csv(
-            glob.escape(str(copy)),
-            cache_dir=folder,
-            keep_in_memory=True,
-            features=datasets.Features({"source": text, "target": text}),
-            sep="\t",
-            header=None,
-            names=["source", "target"],
-            quoting=3,
-            keep_default_na=False,
-        )
-    return datasets.Dataset(table.data, info=table.info, fingerprint=hashlib.sha256(content).hexdigest()[:16])
-
-
-def checked_pairs(path: Path) -> bytes:
-    """The content of a UTF-8 file of lines ``source TAB target``; anything else is refused by file and line.
-
-    Raises:
-        DataError: no such file, or an empty one; a byte-order mark; a line that is empty, is not UTF-8, holds a NUL
-            byte or a carriage return, has not exactly one tab, or has nothing on one side of it.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if not content:
-        raise DataError(f"{path}: the file is empty")
-    if content.startswith(codecs.BOM_UTF8):
-        raise DataError(f"{path}, line 1: starts with a byte-order mark; save the file as UTF-8 without one")
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
-        if problem := _problem(line.removesuffix(b"\r")):
-            raise DataError(f"{path}, line {number}: {problem}")
-    return content
-
-
-def _problem(line: bytes) -> str | None:
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        return f"not UTF-8 (byte {error.start + 1} of the line is 0x{line[error.start]:02x})"
-    if not text:
-        return "empty line"
-    if "\0" in text:
-        return "holds a NUL byte"
-    if "\r" in text:
-        return "holds a carriage return"
-    fields = text.split("\t")
-    if len(fields) != 2:
-        return f"{len(fields) - 1} tabs where there must be one, between source and target"
-    empty = [name for name, value in zip(("source", "target"), fields, strict=True) if not value.strip()]
-    return f"the {empty[0]} is empty" if empty else None
-
-
-def checksums(path: Path) -> dict[str, str]:
-    """File → SHA-256, from a list as ``sha256sum`` writes it."""
-    lines = path.read_text().splitlines()
-    return {name: sha256 for sha256, name in (line.split("  ", maxsplit=1) for line in lines)}
-
-
-def fetch(url: str, path: Path, sha256: str) -> Path:
-    """`path`, downloaded from `url` unless it is there; its content has the checksum `sha256` in either case.
-
-    The download lies under a name of its own until it is checked, so that any number of processes may fetch the same
-    file at once. A file that is there is never overwritten.
-
-    Raises:
-        DataError: the file that is there has another checksum; or it is not there and cannot be downloaded or written.
-    """
-    if path.exists():
-        found = _sha256_of(path)
-        if found != sha256:
-            raise DataError(
-                f"{path}: not the published file (SHA-256 {found}, expected {sha256}). Move it away, and it is "
-                f"downloaded from {url}; or name another folder by --data DIR or LVT_DATA"
-            )
-        return path
-    content = _download(url, path, sha256)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)  # gone already where all went well
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror}); name a folder that can, by --data DIR or LVT_DATA"
-        ) from error
-    return path
-
-
-def _sha256_of(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _download(url: str, path: Path, sha256: str) -> bytes:
-    """The content of `url`, in a few attempts; `path` is where it is expected, for the message."""
-    for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
-        try:
-            with urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
-                content: bytes = response.read()
-            found = hashlib.sha256(content).hexdigest()
-            if found == sha256:
-                return content
-            reason = f"its content has the SHA-256 {found}, expected {sha256}"
-        except (OSError, HTTPException) as error:  # no network, no such host, timeout, HTTP error, cut short
-            reason = str(error)
-            if isinstance(error, HTTPError) and error.code not in TRANSIENT_HTTP_ERRORS:
-                break
-        if attempt < DOWNLOAD_ATTEMPTS:
-            time.sleep(DOWNLOAD_PAUSE * 2 ** (attempt - 1))
-    raise DataError(
-        f"cannot download {url}: {reason}. Without a network, name by --data DIR or LVT_DATA a folder that holds "
-        f"the data; the file was looked for at {path}"
-    )

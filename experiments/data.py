@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from models.config import Dimensions
 from models.interface import BOS, EOS, PAD
 
 SPECIAL_SYMBOLS = ("<pad>", "<bos>", "<eos>")  # ids PAD, BOS, EOS = 0, 1, 2
+CPU = torch.device("cpu")
 UNKNOWN_SYMBOL = "<unk>"  # in the vocabularies of real corpora: whatever the training part did not show
 
 
@@ -80,7 +81,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`, copied without waiting for it."""
-        if device.type == "cpu":
+        if device.type == self.source.device.type:
             return self
 
         def move(tensor: Tensor) -> Tensor:
@@ -109,6 +110,45 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """The size of a batch, counted in tokens: source and target positions, padding included (`Batch.tokens`)."""
+
+    count: int
+
+
+class TrainingBatches(Protocol):
+    """Where the batches of a training come from."""
+
+    def __call__(
+        self, size: int | Tokens, generator: torch.Generator, device: torch.device = CPU, /
+    ) -> Iterator[Batch]:
+        """Endless batches on `device`.
+
+        Args:
+            size: of each batch, a number of sequences or at most so many `Tokens`.
+            generator: on the CPU; everything random comes from it, so that the device does not change the data.
+            device: where the batches are needed.
+
+        Raises:
+            ValueError: a sequence alone has more tokens than a batch may.
+        """
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What metrics of text need, beside symbols.
+
+    Attributes:
+        sources, references: split → the texts as they were written, in the order of the split's batches.
+        join: the text that target symbols spell.
+    """
+
+    sources: Mapping[str, Sequence[str]]
+    references: Mapping[str, Sequence[str]]
+    join: Callable[[Sequence[str]], str]
+
+
+@dataclass(frozen=True)
 class TaskData:
     """A task made ready for one run.
 
@@ -117,10 +157,12 @@ class TaskData:
         given_inputs: True where the decoder is fed given inputs and answers each of them (recall's queries, parity's
             bits), so that no answer is ever fed back; False where it is fed its own last answer, `BOS` first.
         max_source_length, max_target_length: the longest of any split, end of sequence included.
-        training: ``training(batch_size, generator)`` → endless batches, everything random from `generator`.
+        training: endless batches.
         evaluation: split → its fixed batches; "validation" and "test" always, "longer" where the task has one.
         overlap: number of test sequences whose source occurs in training too, where it need not.
         description: what MLflow's dataset input shows: at least "source", "digest" and the number of sequences a split.
+        categories: axis whose values have names → these names; a slice then holds their numbers.
+        texts: of corpora whose answers are scored as text (BLEU, character errors); None for the others.
     """
 
     source_vocabulary: Vocabulary
@@ -128,10 +170,12 @@ class TaskData:
     given_inputs: bool
     max_source_length: int
     max_target_length: int
-    training: Callable[[int, torch.Generator], Iterator[Batch]]
+    training: TrainingBatches
     evaluation: Mapping[str, list[Batch]]
     overlap: int
     description: Mapping[str, str]
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    texts: Texts | None = None
 
     @property
     def dimensions(self) -> Dimensions:

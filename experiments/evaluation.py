@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from experiments.config import Decoding
 from experiments.data import Batch, TaskData
-from experiments.schema import LOSS, PER, SEQUENCE_ACCURACY, TOKEN_ACCURACY, WER
+from experiments.schema import LOSS, PER, SEQUENCE_ACCURACY, TOKEN_ACCURACY, WER, of_category
+from experiments.text_metrics import TEXT_METRICS
 from models.decoding import beam_search, greedy
 from models.interface import EOS, PAD, EncoderDecoder
 
@@ -40,12 +41,16 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One sequence of the set and what the model made of it, in symbols."""
+    """One sequence of the set and what the model made of it: in texts where the task has them, else in symbols.
+
+    `categories`: axis with names → the name of the sequence on it.
+    """
 
     source: str
     reference: str
     prediction: str
     correct: bool
+    categories: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Scores:
     """What an evaluation found.
 
     Attributes:
-        scalars: name of the metric (experiments.schema) → value.
+        scalars: name of the metric (experiments.schema) → value; of a metric by names too (`of_category`).
         curves: (name of the metric, axis) → value on the axis → value of the metric.
         predictions: every sequence of the set; empty unless asked for.
     """
@@ -80,7 +85,8 @@ def evaluate(
         model: left in the mode (training or evaluation) in which it came.
         data: of the task.
         split: which of its evaluation sets.
-        metrics: which of token accuracy, sequence accuracy, WER and PER; the loss comes with them always.
+        metrics: which of token accuracy, sequence accuracy, WER, PER and, where the data have texts, those of
+            experiments.text_metrics; the loss comes with them always.
         device: of the model.
         decoding: greedy, or with a beam.
         keep_predictions: return them too.
@@ -91,6 +97,8 @@ def evaluate(
     by_token: dict[str, dict[int, Ratio]] = defaultdict(lambda: defaultdict(Ratio))
     by_sequence: dict[str, dict[int, Ratio]] = defaultdict(lambda: defaultdict(Ratio))
     predictions: list[Prediction] = []
+    spelt: list[str] = []  # the answers as texts
+    whole = bool({PER, *TEXT_METRICS} & set(metrics))
     for cpu_batch in data.evaluation[split]:
         batch = cpu_batch.to(device)
         logits = model(batch.source, batch.target_in, batch.source_lengths)
@@ -102,7 +110,7 @@ def evaluate(
         if data.given_inputs:
             answers = logits.argmax(-1).cpu().masked_fill(~asked, PAD)
         else:
-            answers = _decode(model, batch, data.max_target_length, decoding, whole=PER in metrics)
+            answers = _decode(model, batch, data.max_target_length, decoding, whole=whole)
         reference = data.target_vocabulary.references(cpu_batch.target)
         right, exact = compare(answers, reference)
         tokens.add(right[asked].sum().item(), asked.sum().item())
@@ -117,6 +125,8 @@ def evaluate(
                 for value in values[:, 0].unique().tolist():
                     rows = values[:, 0] == value
                     by_sequence[axis][value].add(exact[rows].sum().item(), rows.sum().item())
+        if data.texts is not None:
+            spelt += [data.texts.join(data.target_vocabulary.decode(ids)) for ids in answers.tolist()]
         if keep_predictions:
             predictions += _predictions(cpu_batch, answers, exact, data)
     model.train(was_training)
@@ -135,8 +145,20 @@ def evaluate(
             curves |= {(name, axis): {x: 1 - y for x, y in _values(r).items()} for axis, r in by_sequence.items()}
         elif name == PER:
             scalars[name] = edits.value
+        elif name in TEXT_METRICS and data.texts is not None:
+            scalars[name] = TEXT_METRICS[name](spelt, data.texts.references[split])
         else:
-            raise ValueError(f"no metric named {name!r}")
+            raise ValueError(f"no metric named {name!r}" + " without texts" * (name in TEXT_METRICS))
+    for (name, axis), curve in list(curves.items()):
+        if axis in data.categories:  # its values are numbers of names
+            scalars |= {of_category(name, axis, data.categories[axis][i]): value for i, value in curve.items()}
+            del curves[name, axis]
+    if data.texts is not None:
+        written = zip(data.texts.sources[split], data.texts.references[split], spelt, strict=True)
+        predictions = [
+            replace(kept, source=source, reference=reference, prediction=answer)
+            for kept, (source, reference, answer) in zip(predictions, written, strict=False)  # none are kept, or all
+        ]
     return Scores(scalars, curves, predictions)
 
 
@@ -195,12 +217,14 @@ def _values(ratios: Mapping[int, Ratio]) -> dict[int, float]:
 
 def _predictions(batch: Batch, answers: Tensor, exact: Tensor, data: TaskData) -> list[Prediction]:
     source, target = data.source_vocabulary, data.target_vocabulary
+    categories = {axis: names for axis, names in data.categories.items() if axis in batch.slices}
     return [
         Prediction(
             source=" ".join(source.decode(batch.source[i].tolist())),
             reference=" ".join(target.decode(batch.target[i].tolist())),
             prediction=" ".join(target.decode(answers[i].tolist())),
             correct=bool(exact[i]),
+            categories={axis: names[int(batch.slices[axis][i, 0])] for axis, names in categories.items()},
         )
         for i in range(batch.size)
     ]

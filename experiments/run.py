@@ -8,7 +8,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,16 +20,19 @@ from experiments import efficiency, schema
 from experiments.config import EfficiencyRun, LearnRun, Run, run_key
 from experiments.data import TaskData
 from experiments.environment import environment, git_state, hardware, versions
-from experiments.evaluation import evaluate
+from experiments.evaluation import Prediction, evaluate
 from experiments.gates import integrity_gates
 from experiments.state import RunState, UnreadableError
 from experiments.tasks import Task
+from experiments.text_metrics import signatures
 from experiments.tracking import FAILED, FINISHED, KILLED, AlreadyOver, Elsewhere, Store, TrackedRun
 from experiments.training import Diverged, Status, train
 from models.config import Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts
 from models.matching import match, match_error
 from models.registry import build
+
+PREDICTIONS = 2_000  # of a split, at most so many are kept
 
 
 @dataclass(frozen=True)
@@ -263,6 +266,10 @@ def _execute_learn(
     device, tracked = torch.device(place.device), attempt.tracked
     data = load_task(run.task, place.data_root)
     tracked.dataset(run.task.label, data.description)
+    if "train_sequences" in data.description:
+        tracked.point(schema.TRAINING_SEQUENCES, int(data.description["train_sequences"]))
+    for name, signature in signatures(run.task.metrics).items():
+        tracked.tag(schema.SIGNATURE_PREFIX + name, signature)
     torch.manual_seed(run.seed)
     model = build(config, data.dimensions).to(device)
 
@@ -293,17 +300,28 @@ def _execute_learn(
             metrics=run.task.metrics,
             device=device,
             decoding=run.decoding,
-            keep_predictions=split == schema.TEST,
+            keep_predictions=True,
         )
         for name, value in scores.scalars.items():
             tracked.point(schema.metric(split, name), value)
         for (name, axis), curve in scores.curves.items():
             for at, value in curve.items():
                 tracked.point(schema.metric(split, name, axis), value, at)
-        if scores.predictions:
-            tracked.predictions(scores.predictions)
+        kept = evenly(scores.predictions, PREDICTIONS)
+        if len(kept) < len(scores.predictions):
+            said = (
+                f"{len(kept):,} of {len(scores.predictions):,}, evenly spaced from the longest source to the shortest"
+            )
+            tracked.tag(schema.PREDICTIONS_PREFIX + split, said)
+        tracked.predictions(split, kept)
     for gate, outcome in integrity_gates(model, config, data, device).items():
         tracked.tag(schema.GATE_PREFIX + gate, outcome)
+
+
+def evenly(predictions: Sequence[Prediction], most: int) -> Sequence[Prediction]:
+    """At most so many of `predictions`, in their order, at even distances."""
+    count = min(len(predictions), most)
+    return [predictions[i * len(predictions) // count] for i in range(count)]
 
 
 def _execute_efficiency(

@@ -3,7 +3,8 @@
 One MLflow experiment holds the runs of one grid. Runs are flat and are found by their tags. A metric is one of three
 kinds:
 
-- a scalar, read by its last value (``test/token_accuracy``, ``model/parameters``);
+- a scalar, read by its last value (``test/token_accuracy``, ``model/parameters``); where an axis has names in place of
+  numbers, there is one for each (``longer/sequence_accuracy_of_type/pp_recursion``, see `category_of`);
 - a learning curve, whose step is the training step (``train/loss``, ``validation/token_accuracy``);
 - a curve along another axis, whose step is the value on that axis. The axis is the end of the name
   (``test/token_accuracy_by_distance``); every other ``efficiency/`` metric is a curve by sequence length.
@@ -61,7 +62,9 @@ GATE_PASSED = "pass"
 # --- evaluation splits, the first part of a metric's name ------------------------------------------------------------
 VALIDATION = "validation"  # selects the checkpoint
 TEST = "test"  # read once, in the range of training
-LONGER = "longer"  # read once, out of the range of training (longer sequences); absent for tasks without one
+# Read once, out of the range of training (longer sequences, or combinations that training does not show); absent for
+# tasks without one.
+LONGER = "longer"
 SPLITS = (VALIDATION, TEST, LONGER)
 
 # --- metrics of an evaluation, the second part of the name -----------------------------------------------------------
@@ -70,7 +73,20 @@ TOKEN_ACCURACY = "token_accuracy"  # share of target positions predicted, 0..1
 SEQUENCE_ACCURACY = "sequence_accuracy"  # share of sequences with every token right (exact match), 0..1
 WER = "wer"  # word error rate of grapheme-to-phoneme: 1 - sequence accuracy, 0..1
 PER = "per"  # phoneme error rate: edit distance / reference length, may exceed 1
-LOWER_IS_BETTER = frozenset({LOSS, WER, PER})
+CER = "cer"  # character error rate of texts: edit distance / reference length, may exceed 1
+EDIT_DISTANCE = "edit_distance"  # mean number of characters to change in a text (Levenshtein)
+BLEU = "bleu"  # sacreBLEU's, tokenised by 13a, 0..100; the tag "signature.bleu" holds how exactly
+CHRF = "chrf"  # sacreBLEU's, 0..100; likewise
+LOWER_IS_BETTER = frozenset({LOSS, WER, PER, CER, EDIT_DISTANCE})
+
+# --- how metrics of other libraries were computed: tags "signature.<metric>", as sacreBLEU writes them ---------------
+SIGNATURE_PREFIX = "signature."
+
+# --- what is said of predictions that are too many to keep: tags "predictions.<split>", absent where all are kept ----
+PREDICTIONS_PREFIX = "predictions."
+
+# --- the data (scalar) -----------------------------------------------------------------------------------------------
+TRAINING_SEQUENCES = "data/training_sequences"  # of a corpus; absent where every step draws a fresh sample
 
 # --- metrics of a model (scalars) ------------------------------------------------------------------------------------
 PARAMETERS = "model/parameters"
@@ -148,7 +164,8 @@ CONFIG_ARTIFACT = "config.json"
 ENVIRONMENT_ARTIFACT = "environment.json"
 CHECKPOINT_ARTIFACT = "checkpoint/model.pt"
 MODEL_CONFIG_ARTIFACT = "checkpoint/model.json"
-PREDICTIONS_ARTIFACT = "predictions.json"  # a table: source, reference, prediction, correct
+# split → a table: source, reference, prediction, correct, and a column for each axis with names (COGS's "type")
+PREDICTIONS_ARTIFACTS = {TEST: "predictions.json", LONGER: "predictions_longer.json"}
 
 
 def metric(split: str, name: str, axis: str | None = None) -> str:
@@ -172,9 +189,25 @@ def spread(time: str, measure: str) -> str:
     return f"{name}_{measure}{by}{axis}"
 
 
+def of_category(name: str, axis: str, category: str) -> str:
+    """The metric `name` on one value of an axis with names: ``"sequence_accuracy_of_type/pp_recursion"``."""
+    return f"{name}_of_{axis}/{category}"
+
+
+def category_of(name: str) -> tuple[str, str, str] | None:
+    """Metric, axis and category of a full name that `of_category` is part of; None for any other name.
+
+    ``"longer/sequence_accuracy_of_type/pp_recursion"`` → ``("longer/sequence_accuracy", "type", "pp_recursion")``.
+    """
+    section, _, rest = name.partition("/")
+    before, slash, category = rest.partition("/")
+    metric_name, of, axis = before.rpartition("_of_")
+    return (f"{section}/{metric_name}", axis, category) if slash and of else None
+
+
 def axis_of(name: str) -> str:
     """What a metric's step counts: ``"step"``, ``"length"``, ``"distance"``, …, or ``""`` for a scalar."""
-    section, _, last = name.partition("/")
+    section, last = name.split("/")[:2]
     if "_by_" in last:
         return last.rpartition("_by_")[2]
     if section == EFFICIENCY:

@@ -238,12 +238,21 @@ class TrackedRun:
         torch.save({name: tensor.cpu() for name, tensor in weights.items()}, path)
         self.json(config, schema.MODEL_CONFIG_ARTIFACT)
 
-    def predictions(self, predictions: Sequence[Prediction]) -> None:
-        """Stores a table that the dashboard can show, in the form that MLflow gives to its tables."""
+    def predictions(self, split: str, predictions: Sequence[Prediction]) -> None:
+        """Stores a table that the dashboard can show, in the form that MLflow gives to its tables; an empty one not."""
+        if not predictions:
+            return
         columns = ["source", "reference", "prediction", "correct"]
-        data = [[getattr(prediction, column) for column in columns] for prediction in predictions]
-        self.json({"columns": columns, "data": data}, schema.PREDICTIONS_ARTIFACT)
-        self.tag(schema.LOGGED_ARTIFACTS, json.dumps([{"path": schema.PREDICTIONS_ARTIFACT, "type": "table"}]))
+        axes = list(predictions[0].categories)
+        data = [
+            [getattr(one, column) for column in columns] + [one.categories[axis] for axis in axes]
+            for one in predictions
+        ]
+        artifact = schema.PREDICTIONS_ARTIFACTS[split]
+        self.json({"columns": [*columns, *axes], "data": data}, artifact)
+        tables = json.loads(self._record["tags"].get(schema.LOGGED_ARTIFACTS, "[]"))
+        table = {"path": artifact, "type": "table"}
+        self.tag(schema.LOGGED_ARTIFACTS, json.dumps([*(one for one in tables if one != table), table]))
 
     def to_keep(self) -> dict[str, Any]:
         """What a checkpoint must hold of this run: the points that the store does not have, and the time it took."""

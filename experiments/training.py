@@ -146,7 +146,7 @@ def train(
         model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
     )
     generator = torch.Generator().manual_seed(seed)
-    batches = data.training(settings.batch_size, generator)
+    batches = data.training(settings.batch, generator, device)
     session = Session(loss_sum=torch.zeros((), device=device))
     kept = keeper.load()
     if kept is not None:
@@ -160,7 +160,7 @@ def train(
         learning_rate = settings.learning_rate * schedule(session.step, settings)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        batch = next(batches).to(device)
+        batch = next(batches)
         loss, norm = update(
             model, optimizer, batch, clip=settings.clip, label_smoothing=settings.label_smoothing, bfloat16=bfloat16
         )

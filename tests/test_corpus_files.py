@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import corpus
-from experiments.corpus import checksums, fetch, read_pairs
+from experiments import files
 from experiments.data import DataError
+from experiments.files import checksums, fetch
+from experiments.reading import read_pairs
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ class Server:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Server]]:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(corpus, "DOWNLOAD_PAUSE", 0.0)
+    monkeypatch.setattr(files, "DOWNLOAD_PAUSE", 0.0)
     servers: list[Server] = []
 
     def start(answer: Answer) -> Server:
@@ -256,7 +257,7 @@ def test_a_body_cut_short_never_lands(tmp_path: Path, serve: Callable[[Answer], 
     server = serve(lambda handler, number: send(handler, CONTENT[:100], length=len(CONTENT)))
     with pytest.raises(DataError, match="IncompleteRead"):
         fetch(server.url, tmp_path / "pairs.tsv", SHA256)
-    assert server.requests == corpus.DOWNLOAD_ATTEMPTS
+    assert server.requests == files.DOWNLOAD_ATTEMPTS
     assert files_under(tmp_path) == []
 
 
@@ -271,7 +272,7 @@ def test_a_server_that_is_gone(tmp_path: Path, serve: Callable[[Answer], Server]
 def test_a_silent_server_is_given_up(
     tmp_path: Path, serve: Callable[[Answer], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "DOWNLOAD_TIMEOUT", 0.1)
+    monkeypatch.setattr(files, "DOWNLOAD_TIMEOUT", 0.1)
     over = threading.Event()
 
     def silent(handler: BaseHTTPRequestHandler, number: int) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from experiments.config import Decoding
-from experiments.data import Batch, TaskData, Vocabulary
+from experiments.data import Batch, TaskData, Tokens, Vocabulary
 from experiments.evaluation import GREEDY, compare, edit_counts, evaluate
 from experiments.schema import LOSS, PER, SEQUENCE_ACCURACY, TEST, TOKEN_ACCURACY, WER
 from experiments.tasks.strings import Reverse
@@ -108,7 +108,7 @@ def test_evaluation_by_hand(decoding: Decoding) -> None:
             {"length": length.expand_as(target)},
         )
 
-    def training(batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    def training(size: int | Tokens, generator: torch.Generator, device: torch.device = CPU) -> Iterator[Batch]:
         raise AssertionError("nothing is trained here")
 
     data = TaskData(vocabulary, vocabulary, False, 2, 5, training, {TEST: [batch([0, 1]), batch([2])]}, 0, {})

@@ -31,7 +31,7 @@ from mlflow.entities import Run as StoredRun
 
 from experiments import schema
 from experiments.config import Run, run_key
-from experiments.data import TaskData
+from experiments.data import CPU, TaskData
 from experiments.execution import Limits, Stopped, execute_grid
 from experiments.grid import load_grid
 from experiments.run import Outcome, Place, execute
@@ -311,7 +311,7 @@ def test_a_task_that_raises_and_memory_that_ends(place: Place, tmp_path: Path, m
 
 
 def broken_data(task: RunningParity) -> TaskData:
-    def training(batch_size: int, generator: torch.Generator) -> Iterator[Any]:
+    def training(size: object, generator: torch.Generator, device: torch.device = CPU) -> Iterator[Any]:
         raise ZeroDivisionError("a task\nin two lines")
         yield
 
@@ -474,6 +474,6 @@ def test_a_server_that_goes_away_gets_everything_when_it_is_back(
             history = MlflowClient(uri).get_metric_history(kept.info.run_id, schema.TRAIN_LOSS)
             assert sorted(point.step for point in history) == [25, 50, 75, 100]
             names = {artifact.path for artifact in MlflowClient(uri).list_artifacts(kept.info.run_id)}
-            assert {schema.CONFIG_ARTIFACT, schema.PREDICTIONS_ARTIFACT, "checkpoint"} <= names
+            assert {schema.CONFIG_ARTIFACT, schema.PREDICTIONS_ARTIFACTS[schema.TEST], "checkpoint"} <= names
     finally:
         end(server)

@@ -16,8 +16,8 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from experiments.corpus import DEFAULT_DATA_ROOT, checksums
 from experiments.data import DataError
+from experiments.files import DEFAULT_DATA_ROOT, checksums
 from experiments.tasks import g2p
 from experiments.tasks.base import TaskData
 from experiments.tasks.g2p import LENGTH_BINS, SHA256, GraphemeToPhoneme, Language
@@ -44,7 +44,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     list_of_sums.write_text("".join(lines))
     monkeypatch.setattr(g2p, "SHA256", list_of_sums)
     monkeypatch.setattr(g2p, "URL", "http://127.0.0.1:9/nobody")
-    monkeypatch.setattr("experiments.corpus.DOWNLOAD_PAUSE", 0.0)
+    monkeypatch.setattr("experiments.files.DOWNLOAD_PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "*")
     return root
 
@@ -118,7 +118,7 @@ def test_the_default_root_is_data_at_the_root_of_the_checkout(
 ) -> None:
     assert DEFAULT_DATA_ROOT.parent == Path(__file__).resolve().parents[1]
     assert DEFAULT_DATA_ROOT.name == "data"
-    monkeypatch.setattr("experiments.corpus.DEFAULT_DATA_ROOT", tmp_path / "default")
+    monkeypatch.setattr("experiments.files.DEFAULT_DATA_ROOT", tmp_path / "default")
     GraphemeToPhoneme(language="fre").load(None)
     assert (tmp_path / "default/sigmorphon2020_g2p/test/fre_test.tsv").is_file()
 
@@ -154,7 +154,7 @@ def test_example_needs_no_file() -> None:
 
 
 def test_every_file_of_every_language_has_a_checksum() -> None:
-    sums = checksums(SHA256)
+    sums = {file: digest for file, digest in checksums(SHA256).items() if "2020" in file}
     splits = ("train", "dev", "test")
     assert set(sums) == {f"sigmorphon2020_g2p/{s}/{language}_{s}.tsv" for language in LANGUAGES for s in splits}
     assert len(LANGUAGES) == 15

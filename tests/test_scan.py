@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from experiments.data import Pair
 from experiments.tasks.base import TaskData
-from experiments.tasks.scan import ACTION_BINS, HELD_OUT, SPLITS, Scan, commands, length_split, shuffled, simple_split
+from experiments.tasks.scan import ACTION_BINS, HELD_OUT, SPLITS, Scan, commands, held_out, shuffled
 from models.interface import PAD
 
 # Of the sorted lines of github.com/brendenlake/SCAN (commit c4b756c): tasks.txt and tasks_test_length.txt.
@@ -87,38 +88,90 @@ def test_pairs_by_hand(command: str, actions: str) -> None:
     assert Pair(tuple(command.split()), tuple(actions.split())) in commands()
 
 
-@pytest.mark.parametrize(
-    ("split", "sizes"),
-    [
-        ("simple", {"train": 15_728, "validation": 1_000, "test": 4_182}),
-        ("length", {"train": 14_990, "validation": 1_000, "test": 1_000, "longer": 3_920}),
-    ],
-)
-def test_splits_part_all_commands(split: str, sizes: dict[str, int]) -> None:
-    train, evaluation = SPLITS[split]()
+# split → sizes as published (github.com/brendenlake/SCAN), what is left of them, and what is left out of all parts
+SIZES = {
+    "simple": ((16_728, 4_182), {"train": 15_728, "validation": 1_000, "test": 4_182}, 0),
+    "length": ((16_990, 3_920), {"train": 14_990, "validation": 1_000, "test": 1_000, "longer": 3_920}, 0),
+    "add_jump": ((14_670, 7_706), {"train": 12_670, "validation": 1_000, "test": 1_000, "longer": 7_706}, 0),
+    "add_turn_left": ((21_890, 1_208), {"train": 19_890, "validation": 1_000, "test": 1_000, "longer": 1_208}, 0),
+    "around_right": ((15_225, 4_476), {"train": 13_225, "validation": 1_000, "test": 1_000, "longer": 4_476}, 1_209),
+}
+# Of the sorted lines of the published files, commit c4b756c, as above: train and test.
+PUBLISHED = {
+    "add_jump": (
+        "0683daacfdce23cf8ed6f5077feda21785e93ac82e0d11363a9280b7b0c6561e",
+        "522454c6280eab957dfc4ea9579ef1d780a716ac34df09619970e1d98822d7e2",
+    ),
+    "add_turn_left": (
+        "e0c26b51b6bba2658e02d69ad53fc15399842d57356d3551a3ed192bca0f9ad4",
+        "14dd6316d16204d2871678ee4bd35aba253416a9b4df36bb6dfdda153d46e549",
+    ),
+    "around_right": (
+        "f2b91818e1216d5c95bf050c8d328ade7f773664fdc87e67d07f945e2134ebdc",
+        "8e1297eb61d98ff61ef480e9d4641d1d8596fe21c20131a57411a3fbdfd653a9",
+    ),
+}
+
+
+def pair(command: str) -> Pair:
+    return Pair(tuple(command.split()), tuple(interpret(command)))
+
+
+@pytest.mark.parametrize("split", SIZES)
+def test_splits_part_all_commands(split: str) -> None:
+    published, sizes, left_out = SIZES[split]
+    known, unknown = SPLITS[split]()
+    assert (len(known), len(unknown)) == published
+    train, evaluation = held_out(known, unknown, in_range=split == "simple")
     parts = {"train": train, **evaluation}
     assert {name: len(pairs) for name, pairs in parts.items()} == sizes
-    everything = [pair for pairs in parts.values() for pair in pairs]
-    assert len(everything) == len(set(everything)) == 20_910
-    assert set(everything) == set(commands())
+    everything = [p for name, pairs in parts.items() for p in (set(pairs) if name == "train" else pairs)]
+    assert len(everything) == len(set(everything)) == 20_910 - left_out
+    assert set(everything) <= set(commands())
+    assert Counter(known) == Counter(train) + Counter(
+        evaluation["validation"] if split == "simple" else evaluation["validation"] + evaluation["test"]
+    )
+    description = Scan(split=split).load(None).description  # type: ignore[arg-type]
+    assert description["published"] == f"{published[0]:,} to train on, {published[1]:,} to test"
+    for name, size in sizes.items():
+        assert description[f"{name}_sequences"] == str(size)
 
 
-def test_published_sizes_and_range() -> None:
-    train, evaluation = simple_split()
-    assert len(train) + len(evaluation["validation"]) == 16_728
-    train, evaluation = length_split()
-    in_range = [*train, *evaluation["validation"], *evaluation["test"]]
-    assert len(in_range) == 16_990
-    assert max(len(pair.target) for pair in in_range) == 22
-    assert min(len(pair.target) for pair in evaluation["longer"]) == 24
-    assert published_digest(evaluation["longer"]) == PUBLISHED_LENGTH_TEST_SHA256
+@pytest.mark.parametrize("split", PUBLISHED)
+def test_compositional_splits_are_the_published_ones(split: str) -> None:
+    known, unknown = SPLITS[split]()
+    assert (published_digest(known), published_digest(unknown)) == PUBLISHED[split]
+
+
+def test_what_is_repeated_and_what_is_left_out() -> None:
+    known, unknown = SPLITS["add_jump"]()
+    assert Counter(known)[pair("jump")] == 1_467
+    assert {p.source for p in known if "jump" in p.source} == {("jump",)}
+    assert pair("jump twice") in unknown
+    assert pair("jump") not in unknown
+    known, unknown = SPLITS["add_turn_left"]()
+    assert Counter(known)[pair("turn left")] == 2_189
+    assert pair("turn opposite left") in known  # these words, but not one after the other
+    assert pair("turn left and jump") in unknown
+    known, unknown = SPLITS["around_right"]()
+    assert pair("jump around left") in known
+    assert pair("jump around right") in unknown
+    assert pair("turn around right") not in known + unknown
+    assert pair("walk and turn around right twice") not in known + unknown
+
+
+def test_published_range_of_the_split_by_length() -> None:
+    known, unknown = SPLITS["length"]()
+    assert max(len(p.target) for p in known) == 22
+    assert min(len(p.target) for p in unknown) == 24
+    assert published_digest(unknown) == PUBLISHED_LENGTH_TEST_SHA256
 
 
 def test_the_random_choice_is_fixed_and_random() -> None:
     pairs = commands()
     assert shuffled(pairs) == shuffled(pairs[::-1])  # whatever order they are generated in
     # A fair choice: the share of each verb in the test part is near its share in all (4,182 drawn; 6 standard errors).
-    test = simple_split()[1]["test"]
+    test = SPLITS["simple"]()[1]
     for word in ("walk", "jump", "turn", "around", "thrice", "after"):
         share = sum(word in pair.source for pair in pairs) / len(pairs)
         found = sum(word in pair.source for pair in test) / len(test)
@@ -127,8 +180,14 @@ def test_the_random_choice_is_fixed_and_random() -> None:
 
 @pytest.mark.parametrize(
     ("task", "digest"),
-    [(Scan(), "bc9fd2d5e93d2a490e98f5669627778a"), (Scan(split="length"), "472351b62ea9f907bc27feb75a8ba6d9")],
-    ids=["simple", "length"],
+    [
+        (Scan(), "bc9fd2d5e93d2a490e98f5669627778a"),
+        (Scan(split="length"), "472351b62ea9f907bc27feb75a8ba6d9"),
+        (Scan(split="add_jump"), "e654147ebf3d4ab5b7b6a499c961c07e"),
+        (Scan(split="add_turn_left"), "7b016ba0b512067462a4073b2ab1ed23"),
+        (Scan(split="around_right"), "ac704f25bcd7d5f0a19eba8b5d8f8922"),
+    ],
+    ids=lambda value: value.split if isinstance(value, Scan) else "",
 )
 def test_loaded_data(task: Scan, digest: str) -> None:
     data = task.load(None)
@@ -149,12 +208,11 @@ def test_loaded_data(task: Scan, digest: str) -> None:
             assert edge == min(edge for edge in ACTION_BINS if len(actions) <= edge)
         counts = {edge: sum(values == {edge} for _, _, values in rows) for edge in ACTION_BINS}
         reached = [edge for edge in ACTION_BINS if counts[edge]]
-        expected = list(ACTION_BINS)
         if task.split == "length":
-            expected = [edge for edge in ACTION_BINS if (edge > 22) == (split == "longer")]
-        assert reached == expected
-        assert min(counts[edge] for edge in reached) >= 30  # enough for a curve
-    assert ("longer" in data.evaluation) == (task.split == "length")
+            assert reached == [edge for edge in ACTION_BINS if (edge > 22) == (split == "longer")]
+        if task.split in ("simple", "length"):
+            assert min(counts[edge] for edge in reached) >= 30  # enough for a curve
+    assert ("longer" in data.evaluation) == (task.split != "simple")
     assert all(set(batch.slices) == set(task.axes) for batches in data.evaluation.values() for batch in batches)
 
 

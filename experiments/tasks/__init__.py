@@ -2,16 +2,20 @@
 
 from experiments.tasks.base import Task
 from experiments.tasks.binary import BinaryAddition, BinaryMultiplication, ComputeSqrt
+from experiments.tasks.cogs import Cogs
 from experiments.tasks.context_free import ModularArithmeticBrackets, SolveEquation, StackManipulation
 from experiments.tasks.context_sensitive import BucketSort, DuplicateString, MissingDuplicate, OddsFirst
-from experiments.tasks.g2p import GraphemeToPhoneme
+from experiments.tasks.g2p import EnglishGraphemeToPhoneme, GraphemeToPhoneme
+from experiments.tasks.inflection import Inflection
 from experiments.tasks.listops import ListOps
+from experiments.tasks.multi30k import Multi30k
 from experiments.tasks.recall import AssociativeRecall
 from experiments.tasks.regular import CycleNavigation, EvenPairs, ModularArithmetic, ParityCheck
 from experiments.tasks.scan import Scan
 from experiments.tasks.selective_copy import SelectiveCopy
 from experiments.tasks.streams import CopyMemory, DelayedMatch, MarkedAddition, Needle
 from experiments.tasks.strings import Addition, Reverse, RunningParity
+from experiments.tasks.text_pairs import TextPairs
 
 TASKS: dict[str, type[Task]] = {
     # small ones, quick to learn
@@ -46,5 +50,10 @@ TASKS: dict[str, type[Task]] = {
     "bucket_sort": BucketSort,
     # corpora
     "scan": Scan,
+    "cogs": Cogs,
     "g2p": GraphemeToPhoneme,
+    "g2p_english": EnglishGraphemeToPhoneme,
+    "inflection": Inflection,
+    "multi30k": Multi30k,
+    "text_pairs": TextPairs,
 }

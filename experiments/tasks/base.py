@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -49,6 +49,10 @@ class Task(BaseModel, ABC):
     def chance(self) -> float | None:
         """Token accuracy of guessing, where a closed form is known."""
         return None
+
+    def decisive(self) -> dict[str, Any]:
+        """What stands for the task in a run's key: all that decides its data and how they are scored."""
+        return self.model_dump(mode="json")
 
     @property
     def memoryless_loss(self) -> float | None:

@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from experiments.data import Batch, Example, TaskData, Vocabulary
+from experiments.data import CPU, Batch, Example, TaskData, Tokens, Vocabulary
 from experiments.schema import LONGER, SEQUENCE_ACCURACY, TEST, TOKEN_ACCURACY, VALIDATION
 from experiments.tasks.base import Task
 from models.interface import PAD
@@ -119,18 +119,21 @@ class SyntheticTask(Task):
 
         return Example(symbols(source, batch.source), symbols(target, batch.target_in), symbols(target, batch.target))
 
-    def _training_batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    def _training_batches(
+        self, wanted: int | Tokens, generator: torch.Generator, device: torch.device = CPU, /
+    ) -> Iterator[Batch]:
         sizes = self.sizes()
         odds = torch.tensor([1 / size if self.geometric else 1.0 for size in sizes]).cumsum(0)
         drawn: dict[int, Batch] = {}  # of each size, what is not handed out yet
         while True:
             place = torch.rand((), generator=generator) * odds[-1]
             size = sizes[min(int(torch.searchsorted(odds, place, right=True)), len(sizes) - 1)]
+            batch_size = wanted if isinstance(wanted, int) else self._sequences_in(wanted, size)
             left = drawn.pop(size, None)
             if left is None or left.size < batch_size:
                 fresh = self._draw_ahead(batch_size, size, generator)
                 left = fresh if left is None else _join(left, fresh)
-            yield trimmed(_select(left, slice(batch_size)))
+            yield trimmed(_select(left, slice(batch_size))).to(device)
             drawn[size] = _select(left, slice(batch_size, None))
 
     def _draw_ahead(self, batch_size: int, size: int, generator: torch.Generator) -> Batch:
@@ -138,6 +141,13 @@ class SyntheticTask(Task):
         empty = self.draw(0, size, generator)
         batches = AHEAD_TOKENS // (batch_size * (empty.source.shape[1] + empty.target.shape[1]))
         return self._draw_from(TRAIN, batch_size * min(max(batches, 1), AHEAD), size, generator)
+
+    def _sequences_in(self, tokens: Tokens, size: int) -> int:
+        """How many sequences of this size a batch of so many tokens holds."""
+        one = self.draw(1, size, torch.Generator().manual_seed(0)).tokens
+        if one > tokens.count:
+            raise ValueError(f"batch_tokens: {tokens.count} are fewer than the {one} of one sequence")
+        return tokens.count // one
 
     def _evaluation_set(self, split: str, sizes: list[int]) -> list[Batch]:
         generator = torch.Generator().manual_seed(_SEEDS[split])

@@ -1,0 +1,111 @@
+"""How soon and how far: by hand, on tables small enough to see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+import pytest
+
+from analysis.reach import by_category, reach, to_reach
+from analysis.runs import tidy
+from experiments import schema as s
+
+Curve = Mapping[float, float]
+
+
+def table(
+    curves: Mapping[str, Curve], *, headline: str = s.TOKEN_ACCURACY, run: str = "r", **more: object
+) -> pd.DataFrame:
+    """One finished run with these metrics; a scalar is a curve at NaN."""
+    same = {"run_id": run, "grid": "g", "key": run, "kind": s.LEARN, "task": "t", "model": "lstm", "seed": 0}
+    same |= {"status": "FINISHED", "headline": headline, "start_time": pd.Timestamp(0, tz="UTC")} | more
+    return tidy(
+        same | {"metric": name, "axis": s.axis_of(name), "at": at, "value": value}
+        for name, curve in curves.items()
+        for at, value in curve.items()
+    )
+
+
+LEARNING = {
+    "validation/token_accuracy": {10: 0.5, 20: 0.9, 30: 0.8, 40: 0.95},
+    "validation/loss": {10: 2.0, 20: 1.0, 30: 0.5, 40: 0.6},
+    s.TRAIN_TOKENS: {10: 100, 20: 200, 30: 300, 40: 400},
+    s.TRAIN_SECONDS: {10: 1.5, 20: 3.0, 30: 4.5, 40: 6.0},
+    s.TRAIN_FLOPS: {10: 1e6, 20: 2e6, 30: 3e6, 40: 4e6},
+}
+
+
+@pytest.mark.parametrize(
+    ("threshold", "metric", "spent"),
+    [
+        (0.9, None, (20, 200, 3.0, 2e6)),  # it counts once reached, although it is lost again
+        (0.91, None, (40, 400, 6.0, 4e6)),
+        (0.1, None, (10, 100, 1.5, 1e6)),
+        (0.6, s.LOSS, (30, 300, 4.5, 3e6)),  # from above
+        (1.0, s.LOSS, (20, 200, 3.0, 2e6)),
+    ],
+)
+def test_what_it_takes(threshold: float, metric: str | None, spent: tuple[float, ...]) -> None:
+    (row,) = to_reach(table(LEARNING), threshold, metric).to_dict("records")
+    assert (row["step"], row["tokens"], row["seconds"], row["flops"]) == spent
+    assert (row["model"], row["metric"]) == ("lstm", metric or s.TOKEN_ACCURACY)
+
+
+def test_what_is_never_reached_is_missing() -> None:
+    (row,) = to_reach(table(LEARNING), 0.99).to_dict("records")
+    assert all(math.isnan(row[column]) for column in ("step", "tokens", "seconds", "flops"))
+    assert to_reach(table(LEARNING), 0.5, s.WER).empty  # not evaluated: no row at all
+    without_flops = {name: curve for name, curve in LEARNING.items() if name != s.TRAIN_FLOPS}
+    (row,) = to_reach(table(without_flops), 0.9).to_dict("records")
+    assert (row["step"], row["tokens"]) == (20, 200)
+    assert math.isnan(row["flops"])
+
+
+def test_each_run_has_its_row() -> None:
+    slow = {"validation/token_accuracy": {50: 0.9}, s.TRAIN_TOKENS: {50: 500}}
+    both = pd.concat([table(LEARNING), table(slow, run="s", seed=1), table(slow, run="f", seed=2, status="FAILED")])
+    assert to_reach(both, 0.9)[["run_id", "step"]].to_numpy().tolist() == [["r", 20], ["s", 50]]
+
+
+@pytest.mark.parametrize(
+    ("test", "longer", "found"),
+    [
+        ({1: 1.0, 4: 0.95, 16: 0.9, 64: 0.2}, {}, (16, 1, 64)),
+        ({1: 1.0, 4: 0.5, 16: 1.0}, {}, (1, 1, 16)),  # what lies behind a failure is no reach
+        ({1: 0.89, 4: 1.0}, {}, (None, 1, 4)),
+        ({10: 1.0, 20: 0.99}, {40: 0.95, 80: 0.9}, (80, 10, 80)),  # at least as far as was measured
+        ({10: 1.0, 20: 0.99}, {40: 0.5, 80: 0.9}, (20, 10, 80)),
+        ({10: 1.0, 20: 1.0}, {20: 0.5, 40: 1.0}, (10, 10, 40)),
+    ],
+)
+def test_how_far(test: Curve, longer: Curve, found: tuple[float | None, float, float]) -> None:
+    curves = {"test/token_accuracy_by_length": test, "longer/token_accuracy_by_length": longer}
+    (row,) = reach(table(curves), "length").to_dict("records")
+    assert (None if math.isnan(row["reach"]) else row["reach"], row["smallest"], row["largest"]) == found
+    assert reach(table(curves), "distance").empty
+    assert reach(table(curves, headline=s.WER), "length").empty
+    assert reach(table(curves, headline=s.WER), "length", s.TOKEN_ACCURACY)["axis"].tolist() == ["length"]
+
+
+def test_the_share_that_holds_is_stated() -> None:
+    curves = {"test/token_accuracy_by_pairs": {4: 0.8, 8: 0.6}}
+    assert reach(table(curves), "pairs", holds=0.7)["reach"].tolist() == [4]
+
+
+def test_scores_by_name() -> None:
+    scores = {
+        "longer/sequence_accuracy": {math.nan: 0.5},
+        "longer/sequence_accuracy_of_type/pp_recursion": {math.nan: 0.0},
+        "longer/sequence_accuracy_of_type/prim_to_inf_arg": {math.nan: 1.0},
+        "longer/sequence_accuracy_of_kind/structural": {math.nan: 0.0},
+        "longer/sequence_accuracy_by_length": {20: 0.5},
+    }
+    found = by_category(table(scores))
+    assert found[["metric", "axis", "category", "value"]].to_numpy().tolist() == [
+        ["longer/sequence_accuracy", "kind", "structural", 0.0],
+        ["longer/sequence_accuracy", "type", "pp_recursion", 0.0],
+        ["longer/sequence_accuracy", "type", "prim_to_inf_arg", 1.0],
+    ]
+    assert by_category(table(LEARNING)).empty
