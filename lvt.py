@@ -531,6 +531,8 @@ def _in_words(schema: dict[str, Any]) -> str:
         return " or ".join(_in_words(one) for one in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(schema["enum"])
+    if "prefixItems" in schema:  # a fixed number of values
+        return "[" + ", ".join(_in_words(one) for one in schema["prefixItems"]) + "]"
     if schema["type"] == "array":
         return f"list, each {_in_words(schema['items'])}"
     edges = [f"{word} {schema[edge]:,}" for word, edge in (("from", "minimum"), ("to", "maximum")) if edge in schema]

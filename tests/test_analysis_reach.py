@@ -28,7 +28,7 @@ def table(
     )
 
 
-LEARNING = {
+LEARNING: dict[str, Curve] = {
     "validation/token_accuracy": {10: 0.5, 20: 0.9, 30: 0.8, 40: 0.95},
     "validation/loss": {10: 2.0, 20: 1.0, 30: 0.5, 40: 0.6},
     s.TRAIN_TOKENS: {10: 100, 20: 200, 30: 300, 40: 400},
@@ -64,8 +64,10 @@ def test_what_is_never_reached_is_missing() -> None:
 
 
 def test_each_run_has_its_row() -> None:
-    slow = {"validation/token_accuracy": {50: 0.9}, s.TRAIN_TOKENS: {50: 500}}
-    both = pd.concat([table(LEARNING), table(slow, run="s", seed=1), table(slow, run="f", seed=2, status="FAILED")])
+    slow: dict[str, Curve] = {"validation/token_accuracy": {50: 0.9}, s.TRAIN_TOKENS: {50: 500}}
+    both: pd.DataFrame = pd.concat(
+        [table(LEARNING), table(slow, run="s", seed=1), table(slow, run="f", seed=2, status="FAILED")]
+    )
     assert to_reach(both, 0.9)[["run_id", "step"]].to_numpy().tolist() == [["r", 20], ["s", 50]]
 
 
@@ -90,12 +92,12 @@ def test_how_far(test: Curve, longer: Curve, found: tuple[float | None, float, f
 
 
 def test_the_share_that_holds_is_stated() -> None:
-    curves = {"test/token_accuracy_by_pairs": {4: 0.8, 8: 0.6}}
+    curves: dict[str, Curve] = {"test/token_accuracy_by_pairs": {4: 0.8, 8: 0.6}}
     assert reach(table(curves), "pairs", holds=0.7)["reach"].tolist() == [4]
 
 
 def test_scores_by_name() -> None:
-    scores = {
+    scores: dict[str, Curve] = {
         "longer/sequence_accuracy": {math.nan: 0.5},
         "longer/sequence_accuracy_of_type/pp_recursion": {math.nan: 0.0},
         "longer/sequence_accuracy_of_type/prim_to_inf_arg": {math.nan: 1.0},

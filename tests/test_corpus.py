@@ -17,7 +17,7 @@ from experiments.corpus import (
     upper_edge,
     worked_example,
 )
-from experiments.data import Batch, DataError, Pair
+from experiments.data import Batch, DataError, Pair, Texts, Tokens
 from experiments.tasks.base import TaskData
 from models.interface import BOS, EOS, PAD
 
@@ -175,6 +175,95 @@ def test_pools_mix_the_company(monkeypatch: pytest.MonkeyPatch) -> None:
     with_one_below = sum(any(max(other) < min(batch) for other in batches) for batch in batches)
     assert with_one_below >= 5  # … so that under each longer half there is a shorter one,
     assert sorted(map(max, batches)) != list(range(4, 44, 4))  # and they are not slices of one sorted list.
+
+
+@settings(deadline=None, max_examples=60)
+@given(train=PAIRS, tokens=st.integers(20, 90), seed=st.integers(0, 2**31))
+def test_batches_by_tokens_hold_every_pair_once_and_no_more_tokens(train: list[Pair], tokens: int, seed: int) -> None:
+    data = data_of(train)
+    batches = data.training(Tokens(tokens), torch.Generator().manual_seed(seed))
+    seen: list[Batch] = []
+    while sum(batch.size for batch in seen) < len(train):
+        seen.append(next(batches))
+    assert Counter(decoded(data, seen)) == Counter(train)
+    for batch in seen:
+        assert batch.source.numel() + batch.target.numel() <= tokens
+        assert torch.equal(batch.source != PAD, torch.arange(batch.source.shape[1]) < batch.source_lengths[:, None])
+        assert torch.equal(batch.target != PAD, batch.target_in != PAD)
+        assert (batch.target != PAD).any(0).all()  # no column of padding alone
+
+
+def test_batches_by_tokens_are_of_similar_length_equally_full_and_in_mixed_order() -> None:
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(1, 40, (320,), generator=generator).tolist()
+    data = data_of([Pair(("a",) * n, ("a",) * n) for n in lengths])
+    batches = data.training(Tokens(600), torch.Generator().manual_seed(0))
+    epoch_of: list[Batch] = []
+    while sum(batch.size for batch in epoch_of) < 320:
+        epoch_of.append(next(batches))
+    padded_to = sum(batch.tokens for batch in epoch_of)
+    assert padded_to < 1.1 * sum(2 * (n + 1) for n in lengths)
+    assert min(batch.tokens for batch in epoch_of) > 300  # nothing is left over that the shortest would share
+    widths = [batch.source.shape[1] for batch in epoch_of]
+    assert widths != sorted(widths, reverse=True)
+    assert len({batch.size for batch in epoch_of}) > 3  # short ones stand in larger batches
+    with pytest.raises(ValueError, match="batch_tokens: 50 are fewer than the 80 of the longest pair"):
+        next(data.training(Tokens(50), torch.Generator()))
+
+
+def test_small_pools_lose_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "POOL", 2)
+    train = [Pair(("a",) * (n % 13 + 1), (str(n),)) for n in range(60)]
+    batches = data_of(train).training(Tokens(40), torch.Generator().manual_seed(0))
+    found: list[Batch] = []
+    while sum(batch.size for batch in found) < 60:
+        found.append(next(batches))
+    assert Counter(decoded(data_of(train), found)) == Counter(train)
+
+
+def test_evaluation_batches_are_bounded_by_tokens_but_for_one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "EVALUATION_TOKENS", 24)
+    other = [Pair(("a",) * n, ("a",) * m) for n, m in ((29, 1), (9, 1), (5, 5), (5, 4), (1, 1), (1, 9), (1, 1))]
+    batches = data_of([Pair(("a",), ("a",))], other).evaluation["test"]
+    assert batches[0].source.shape == (1, 30)  # alone, since it has more
+    assert all(batch.tokens <= 24 for batch in batches[1:])
+    # (9, 1) and (5, 5) together would have 2 · (10 + 6) tokens, (5, 5) and (5, 4) 2 · (6 + 6), which just fits.
+    assert [batch.source_lengths.tolist() for batch in batches] == [[30], [10], [6, 6], [2, 2], [2]]
+
+
+def test_names_on_an_axis_and_texts_follow_their_pairs() -> None:
+    pairs = [Pair(("a",) * n, ("a",)) for n in (1, 3, 2)]
+    sources = {"test": ["one", "three", "two"], "validation": [""] * 3}
+    references = {"test": ["1", "3", "2"], "validation": [""] * 3}
+    data = corpus_data(
+        pairs,
+        {"validation": pairs, "test": pairs},
+        slices={},
+        categories={"kind": {"test": ["z", "x", "y"]}},
+        texts=Texts(sources, references, "".join),
+        description={"source": "invented"},
+    )
+    (batch,) = data.evaluation["test"]
+    assert data.categories == {"kind": ("x", "y", "z")}
+    assert batch.slices["kind"][:, 0].tolist() == [0, 1, 2]  # the longest first
+    assert "kind" not in data.evaluation["validation"][0].slices
+    assert data.texts is not None
+    assert data.texts.sources["test"] == ["three", "two", "one"]
+    assert data.texts.references["test"] == ["3", "2", "1"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_corpus_on_cuda_gives_the_batches_of_the_cpu() -> None:
+    data = data_of([Pair(("a",) * (n % 7 + 1), (str(n),)) for n in range(60)])
+    cuda = torch.device("cuda")
+    here = data.training(Tokens(60), torch.Generator().manual_seed(0))
+    there = data.training(Tokens(60), torch.Generator().manual_seed(0), cuda)
+    for _, one, two in zip(range(20), here, there, strict=False):
+        assert two.source.device.type == two.target.device.type == "cuda"
+        assert two.source_lengths.device.type == "cpu"
+        assert torch.equal(one.source, two.source.cpu())
+        assert torch.equal(one.target, two.target.cpu())
 
 
 def test_no_pair_is_always_in_the_small_batch_or_never() -> None:

@@ -188,9 +188,13 @@ parts:
     assert {run.training.steps for run in shorter.runs if isinstance(run, LearnRun)} == {1}
 
 
-@pytest.mark.parametrize("name", bundled_grids())
+# What has to be said of the data that these do not come with; compare_my_data needs files, in test_text_pairs.
+SAID = {"translation": [f"task.revision={'0' * 40}"]}
+
+
+@pytest.mark.parametrize("name", [name for name in bundled_grids() if name != "compare_my_data"])
 def test_bundled_grids_can_be_run(name: str) -> None:
-    grid = load_grid(name)
+    grid = load_grid(name, SAID.get(name, []))
     assert grid.runs
     assert grid.description
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experiments.config import Training
 from experiments.corpus import corpus_data
-from experiments.data import Pair, TaskData
+from experiments.data import Pair, TaskData, Tokens
 from experiments.evaluation import Scores, evaluate
 from experiments.gates import GATES, integrity_gates
 from experiments.schema import (
@@ -210,6 +210,7 @@ def test_options_of_training_do_what_they_say() -> None:
         {"warmup_steps": 50},
         {"schedule": "inverse_square_root"},
         {"batch_size": 8},
+        {"batch_size": None, "batch_tokens": 64},
         {"learning_rate": 1e-3},
     ]
     if BFLOAT16:
@@ -219,6 +220,25 @@ def test_options_of_training_do_what_they_say() -> None:
     assert (
         trained("lstm", SETTINGS.model_copy(update={"precision": "float32"})).points.values[TRAIN_LOSS][60] == reference
     )
+
+
+def test_a_batch_has_one_size() -> None:
+    rest: dict[str, Any] = {"steps": 1, "learning_rate": 1.0, "evaluate_every": 1}
+    assert Training(batch_tokens=64, **rest).batch == Tokens(64)
+    assert Training(batch_size=64, **rest).batch == 64
+    wrong: list[dict[str, Any]] = [{}, {"batch_size": 8, "batch_tokens": 64}]
+    for sizes in wrong:
+        with pytest.raises(ValueError, match="state either batch_size or batch_tokens"):
+            Training(**sizes, **rest)
+
+
+def test_batches_of_drawn_tasks_have_at_most_so_many_tokens() -> None:
+    data = RunningParity(max_length=6, longer_lengths=()).load(None)
+    batches = data.training(Tokens(64), torch.Generator().manual_seed(0))
+    sizes = {batch.source.shape[1]: batch.size for _, batch in zip(range(60), batches, strict=False)}
+    assert sizes == {length: 64 // (2 * length) for length in range(1, 7)}
+    with pytest.raises(ValueError, match="batch_tokens: 1 are fewer than the"):
+        next(data.training(Tokens(1), torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.skipif(BFLOAT16, reason="this processor has bfloat16")
