@@ -152,11 +152,17 @@ class TrackedRun:
         """Stores a JSON artifact."""
         self._client.log_dict(self.id, dict(value), artifact)
 
+    @contextmanager
+    def file(self, artifact: str) -> Iterator[Path]:
+        """Stores the artifact that is written to the path given."""
+        with _artifact_file(artifact) as (path, folder):
+            yield path
+            self._client.log_artifact(self.id, str(path), folder)
+
     def checkpoint(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
         """Stores weights (a state_dict, on the CPU) and the settings that rebuild the model."""
-        with _artifact_file(schema.CHECKPOINT_ARTIFACT) as (path, folder):
+        with self.file(schema.CHECKPOINT_ARTIFACT) as path:
             torch.save({name: tensor.cpu() for name, tensor in weights.items()}, path)
-            self._client.log_artifact(self.id, str(path), folder)
         self.json(config, schema.MODEL_CONFIG_ARTIFACT)
 
     def predictions(self, predictions: Sequence[Prediction]) -> None:
