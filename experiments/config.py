@@ -1,7 +1,7 @@
 """The settings of one run, strictly checked, and the key that stands for all that decides its result.
 
 A run is a tree of settings: ``kind``, ``model``, ``budget``, ``seed`` and, by kind, ``task``, ``training`` and
-``decoding`` (learn) or ``efficiency``. Grids (experiments.grid) are made of these trees.
+``decoding`` (learn), ``efficiency``, or ``task`` and ``profile``. Grids (experiments.grid) are made of these trees.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from experiments.data import Tokens
-from experiments.schema import EFFICIENCY, LEARN
+from experiments.schema import EFFICIENCY, LEARN, PROFILE
 from experiments.tasks import TASKS, Task
 from models.config import Budget, ModelConfig
 from models.registry import MODELS
@@ -159,6 +159,22 @@ class Efficiency(Settings):
         return self.tokens_per_batch // (2 * length)
 
 
+class Profile(Settings):
+    """What a profile of training steps is made of.
+
+    Attributes:
+        steps: under the profiler.
+        batch_size: sequences per step.
+        warmup: steps before, not looked at.
+        precision: as in `Training`.
+    """
+
+    steps: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    warmup: int = Field(default=3, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
 @dataclass(frozen=True)
 class NamedModel:
     """A model of the registry, possibly with other settings than it has there."""
@@ -238,8 +254,26 @@ class EfficiencyRun(_Run):
         return f"length_sweep({fixed})"
 
 
-Run = LearnRun | EfficiencyRun
-RUNS: dict[str, type[Run]] = {LEARN: LearnRun, EFFICIENCY: EfficiencyRun}
+@dataclass(frozen=True)
+class ProfileRun(_Run):
+    """Where the time of a training step goes, part by part."""
+
+    task: Task
+    profile: Profile
+
+    @property
+    def kind(self) -> str:
+        """Of the run."""
+        return PROFILE
+
+    @property
+    def task_label(self) -> str:
+        """Of the task."""
+        return self.task.label
+
+
+Run = LearnRun | EfficiencyRun | ProfileRun
+RUNS: dict[str, type[Run]] = {LEARN: LearnRun, EFFICIENCY: EfficiencyRun, PROFILE: ProfileRun}
 RUN_KEYS: dict[str, tuple[str, ...]] = {kind: ("kind", *(f.name for f in fields(run))) for kind, run in RUNS.items()}
 
 
@@ -275,7 +309,10 @@ def parse_run(tree: Mapping[str, Any]) -> Run:
         raise refuse(("seed",), "a whole number from 0 on is needed")
     if kind == EFFICIENCY:
         return EfficiencyRun(model, budget, seed, _part(tree, "efficiency", Efficiency))
-    task, training = parse_task(tree), _part(tree, "training", Training)
+    task = parse_task(tree)
+    if kind == PROFILE:
+        return ProfileRun(model, budget, seed, task, _part(tree, "profile", Profile))
+    training = _part(tree, "training", Training)
     decoding = _part(tree, "decoding", Decoding) if "decoding" in tree else Decoding()
     if task.given_inputs and decoding.beam_size > 1:
         raise refuse(("decoding", "beam_size"), f"the decoder of {task.label} answers given inputs; nothing is decoded")

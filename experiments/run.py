@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from experiments import efficiency, schema
-from experiments.config import EfficiencyRun, LearnRun, Run, run_key
+from experiments import efficiency, profiling, schema
+from experiments.config import EfficiencyRun, LearnRun, ProfileRun, Run, run_key
 from experiments.data import TaskData
 from experiments.environment import environment, git_state, hardware, versions
 from experiments.evaluation import Prediction, evaluate
@@ -60,7 +60,7 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
         ModelError: the budget cannot be met, it cannot be built, or the task's symbols do not suit the model.
         DataError: the vocabularies are those of a corpus that cannot be read.
     """
-    if isinstance(run, LearnRun):
+    if isinstance(run, LearnRun | ProfileRun):
         dimensions = load_task(run.task, data_root).dimensions
     else:
         dimensions = efficiency.dimensions(run.efficiency)
@@ -210,6 +210,8 @@ def execute(
             _log_size(run, sized[run], dimensions, attempt.tracked)
             if isinstance(run, LearnRun):
                 _execute_learn(run, sized[run], place, attempt, stop, partial(watch, run))
+            elif isinstance(run, ProfileRun):
+                _execute_profile(run, sized[run], place, attempt.tracked)
         except Exception as error:
             errors[run] = error
     sweeps = {run: attempts[run].tracked for run in sized if isinstance(run, EfficiencyRun) and run not in errors}
@@ -346,6 +348,25 @@ def _execute_efficiency(
     except Exception as error:
         found = [error] * len(runs)
     return {run: error for run, error in zip(runs, found, strict=True) if error is not None}
+
+
+def _execute_profile(run: ProfileRun, config: ModelConfig, place: Place, tracked: TrackedRun) -> None:
+    device, data = torch.device(place.device), load_task(run.task, place.data_root)
+    torch.manual_seed(run.seed)
+    found = profiling.profile(
+        build(config, data.dimensions).to(device),
+        data,
+        run.profile,
+        seed=run.seed,
+        device=device,
+        log=partial(tracked.point, schema.TRAIN_LOSS),
+        trace=tracked.file(schema.TRACE_ARTIFACT),
+    )
+    for part, seconds in found.seconds.items():
+        tracked.point(f"{schema.PROFILE_SECONDS}{part.replace(' ', '_')}", seconds)
+    if found.launches is not None:
+        tracked.point(schema.LAUNCHES, found.launches)
+    tracked.table(("part", "milliseconds", "share"), found.rows(), schema.PROFILE_ARTIFACT)
 
 
 def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:

@@ -15,7 +15,7 @@ kinds:
 # --- tags ------------------------------------------------------------------------------------------------------------
 GRID = "grid"  # name of the grid, also the name of the MLflow experiment
 KEY = "key"  # hash of everything that decides the result (experiments.config.run_key)
-KIND = "kind"  # "learn" or "efficiency"
+KIND = "kind"  # "learn", "efficiency" or "profile"
 TASK = "task"  # label of the task: its name and the options that differ from its defaults, "g2p(language=fre)"
 MODEL = "model"  # label of the model, likewise: "transformer", "transformer(layers=4)"
 SEED = "seed"
@@ -47,6 +47,7 @@ TRAINING_EXPERIMENT = "custom_model_development"
 # --- kinds of run ----------------------------------------------------------------------------------------------------
 LEARN = "learn"
 EFFICIENCY = "efficiency"
+PROFILE = "profile"
 
 # --- what a task measures: three kinds of long dependency, kept apart -------------------------------------------------
 DISTANCE = "distance"  # between what is needed and where it is needed, in the range of training
@@ -156,6 +157,10 @@ STOPPED_AT = "stopped/"  # metric "stopped/<phase>"
 STOPPED_BY = "stopped."  # tag "stopped.<phase>": "memory" or "time", and what happened in words: "memory: …"
 BY_MEMORY, BY_TIME = "memory", "time"
 
+# --- metrics of a profile (scalars): where a training step's time goes ----------------------------------------------
+PROFILE_SECONDS = "profile/seconds_of_"  # seconds a step of a part: "profile/seconds_of_attention"
+LAUNCHES = "profile/launches_per_step"  # of kernels on a CUDA device; absent elsewhere
+
 # --- what the whole run took (scalar) --------------------------------------------------------------------------------
 RUN_SECONDS = "run/seconds"
 
@@ -166,6 +171,8 @@ CHECKPOINT_ARTIFACT = "checkpoint/model.pt"
 MODEL_CONFIG_ARTIFACT = "checkpoint/model.json"
 # split → a table: source, reference, prediction, correct, and a column for each axis with names (COGS's "type")
 PREDICTIONS_ARTIFACTS = {TEST: "predictions.json", LONGER: "predictions_longer.json"}
+TRACE_ARTIFACT = "profile/trace.json.gz"  # for chrome://tracing or ui.perfetto.dev
+PROFILE_ARTIFACT = "profile/parts.json"  # a table: part, milliseconds a step, share
 
 
 def metric(split: str, name: str, axis: str | None = None) -> str:

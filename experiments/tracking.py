@@ -232,14 +232,24 @@ class TrackedRun:
         """Stores a JSON artifact."""
         self._state.artifact(artifact).write_text(json.dumps(value, indent=2), encoding="utf-8")
 
+    def file(self, artifact: str) -> Path:
+        """Where to write an artifact, which is stored when the run ends."""
+        return self._state.artifact(artifact)
+
+    def table(self, columns: Sequence[str], data: Sequence[Sequence[Any]], artifact: str) -> None:
+        """Stores a table that the dashboard can show, in the form that MLflow gives to its tables."""
+        self.json({"columns": list(columns), "data": [list(row) for row in data]}, artifact)
+        tables = json.loads(self._record["tags"].get(schema.LOGGED_ARTIFACTS, "[]"))
+        table = {"path": artifact, "type": "table"}
+        self.tag(schema.LOGGED_ARTIFACTS, json.dumps([*(one for one in tables if one != table), table]))
+
     def checkpoint(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
         """Stores weights (a state_dict, on the CPU) and the settings that rebuild the model."""
-        path = self._state.artifact(schema.CHECKPOINT_ARTIFACT)
-        torch.save({name: tensor.cpu() for name, tensor in weights.items()}, path)
+        torch.save({name: tensor.cpu() for name, tensor in weights.items()}, self.file(schema.CHECKPOINT_ARTIFACT))
         self.json(config, schema.MODEL_CONFIG_ARTIFACT)
 
     def predictions(self, split: str, predictions: Sequence[Prediction]) -> None:
-        """Stores a table that the dashboard can show, in the form that MLflow gives to its tables; an empty one not."""
+        """Stores the predictions of a split as a table, if there are any."""
         if not predictions:
             return
         columns = ["source", "reference", "prediction", "correct"]
@@ -248,11 +258,7 @@ class TrackedRun:
             [getattr(one, column) for column in columns] + [one.categories[axis] for axis in axes]
             for one in predictions
         ]
-        artifact = schema.PREDICTIONS_ARTIFACTS[split]
-        self.json({"columns": [*columns, *axes], "data": data}, artifact)
-        tables = json.loads(self._record["tags"].get(schema.LOGGED_ARTIFACTS, "[]"))
-        table = {"path": artifact, "type": "table"}
-        self.tag(schema.LOGGED_ARTIFACTS, json.dumps([*(one for one in tables if one != table), table]))
+        self.table([*columns, *axes], data, schema.PREDICTIONS_ARTIFACTS[split])
 
     def to_keep(self) -> dict[str, Any]:
         """What a checkpoint must hold of this run: the points that the store does not have, and the time it took."""

@@ -1,0 +1,76 @@
+"""Profiles: which part an operation is counted for, on real steps of tiny models and on events made by hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.profiler import record_function
+
+from experiments import profiling
+from experiments.config import Profile
+from experiments.run import load_task
+from experiments.tasks import TASKS
+from models.config import LSTMConfig, ModelConfig, TransformerConfig
+from models.registry import build
+
+CPU = torch.device("cpu")
+LSTM = LSTMConfig(hidden_size=16, embedding_size=16)
+TRANSFORMER = TransformerConfig(hidden_size=16, feedforward_size=32)
+ALWAYS = {profiling.LOSS, profiling.OPTIMISER, profiling.DATA, profiling.LOGGING, profiling.OTHER}
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        (LSTM, {profiling.RECURRENCE}),
+        (replace(LSTM, attention="general"), {profiling.RECURRENCE, profiling.ATTENTION}),
+        (TRANSFORMER, {profiling.ATTENTION, profiling.FEED_FORWARD}),
+    ],
+    ids=["lstm", "lstm_attention", "transformer"],
+)
+def test_a_step_is_taken_apart(config: ModelConfig, parts: set[str], tmp_path: Path) -> None:
+    data = load_task(TASKS["reverse"](), None)
+    logged: list[int] = []
+    found = profiling.profile(
+        build(config, data.dimensions),
+        data,
+        Profile(steps=2, batch_size=4, warmup=1),
+        seed=0,
+        device=CPU,
+        log=lambda loss, step: logged.append(step),
+        trace=tmp_path / "trace.json.gz",
+    )
+    assert set(found.seconds) == set(profiling.PARTS)
+    assert {part for part, seconds in found.seconds.items() if seconds > 0} == ALWAYS | parts
+    assert found.launches is None
+    assert logged == [0, 1, 2]
+    rows = found.rows()
+    assert sum(row[2] for row in rows) == pytest.approx(1)
+    assert sum(row[1] for row in rows) == pytest.approx(1000 * sum(found.seconds.values()))
+    assert rows == sorted(rows, key=lambda row: -row[1])
+    trace = json.loads(gzip.decompress((tmp_path / "trace.json.gz").read_bytes()))
+    names = {event.get("name") for event in trace["traceEvents"]}
+    assert {f"part: {part}" for part in parts} <= names
+
+
+def test_a_backward_operation_belongs_to_its_forward_part() -> None:
+    """Two layers, the first in a part: its product comes first of the forward pass, its gradients last of all."""
+    inner, outer = nn.Linear(64, 64), nn.Linear(64, 64)
+    with torch.profiler.profile() as profiler:
+        x = torch.randn(8, 64, requires_grad=True)
+        with record_function("part: attention"):
+            y = inner(x)
+        outer(y).sum().backward()
+    events = [event for event in profiler.events() or [] if event.name in ("aten::addmm", "aten::mm")]
+    events.sort(key=lambda event: event.time_range.start)
+    times = [event.self_cpu_time_total / 1e6 for event in events]
+    assert len(times) == 2 + 2 * 2
+    found = profiling.by_part(events)
+    assert found[profiling.ATTENTION] == pytest.approx(times[0] + times[4] + times[5])
+    assert found[profiling.OTHER] == pytest.approx(times[1] + times[2] + times[3])
