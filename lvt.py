@@ -232,7 +232,16 @@ def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail."
         if option != "name"
     ]
     console.print(_table(["option", "what it may be", "default"], options))
-    console.print(f"headline metric: {task.headline}; sliced by {', '.join(task.axes)}; published: {task.reference}")
+    facts = {"headline metric": task.headline, "sliced by": ", ".join(task.axes)}
+    if task.measures:
+        facts["measures"] = ", ".join(f"{kind} (by {axis})" for kind, axis in task.measures.items())
+    if task.language_class is not None:
+        facts["class of language"] = task.language_class.replace("_", "-")
+    chance, memoryless = task.model_construct().chance, task.model_construct().memoryless_loss
+    facts["chance level"] = "not known in closed form" if chance is None else f"{chance:.2%} of tokens"
+    if memoryless is not None:
+        facts["loss without memory"] = f"{memoryless:.4f} nats per token"
+    console.print(_table(["", ""], [[*fact] for fact in {**facts, "published": task.reference}.items()]))
 
 
 @app.command()

@@ -100,7 +100,7 @@ def evaluate(
         )
         loss.add(loss_sum.item(), asked.sum().item())
         if data.given_inputs:
-            answers = logits.argmax(-1).cpu()
+            answers = logits.argmax(-1).cpu().masked_fill(~asked, PAD)
         else:
             answers = _decode(model, batch, data.max_target_length, decoding, whole=PER in metrics)
         reference = data.target_vocabulary.references(cpu_batch.target)

@@ -183,6 +183,12 @@ def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:
         tags[schema.HEADLINE] = run.task.headline
         if run.task.chance is not None:
             tags[schema.CHANCE] = repr(run.task.chance)
+        if run.task.memoryless_loss is not None:
+            tags[schema.MEMORYLESS_LOSS] = repr(run.task.memoryless_loss)
+        if run.task.measures:
+            tags[schema.MEASURES] = " ".join(f"{kind}={axis}" for kind, axis in run.task.measures.items())
+        if run.task.language_class is not None:
+            tags[schema.LANGUAGE_CLASS] = run.task.language_class
     state = git_state()
     if state is not None:
         commit, dirty = state

@@ -29,6 +29,11 @@ HEADLINE = "headline"  # name of the metric that decides on this task, without i
 # length 64"); absent where no budget was asked for.
 BUDGET_OF = "budget_of"
 CHANCE = "chance"  # token accuracy of guessing, a number as text; absent where it is not known in closed form
+MEMORYLESS_LOSS = "memoryless_loss"  # loss of a predictor that remembers nothing, likewise
+# Which dependencies the task measures, each with the axis of its curves that shows it: "distance=distance items=pairs".
+# Absent where it measures none; `dependencies` reads it.
+MEASURES = "measures"
+LANGUAGE_CLASS = "language_class"  # of a formal language: one of LANGUAGE_CLASSES; absent for all other tasks
 
 RUN_COLOR = "mlflow.runColor"
 NOTE = "mlflow.note.content"
@@ -38,6 +43,13 @@ TRAINING_EXPERIMENT = "custom_model_development"
 # --- kinds of run ----------------------------------------------------------------------------------------------------
 LEARN = "learn"
 EFFICIENCY = "efficiency"
+
+# --- what a task measures: three kinds of long dependency, kept apart -------------------------------------------------
+DISTANCE = "distance"  # between what is needed and where it is needed, in the range of training
+ITEMS = "items"  # how many things must be kept
+LENGTH = "length"  # beyond the lengths of training (the split `longer`)
+REGULAR, CONTEXT_FREE, CONTEXT_SENSITIVE = "regular", "context_free", "context_sensitive"
+LANGUAGE_CLASSES = (REGULAR, CONTEXT_FREE, CONTEXT_SENSITIVE)  # the Chomsky hierarchy, from the bottom
 
 # --- integrity gates: tags "gate.<name>", "pass" or the reason of the failure ----------------------------------------
 GATE_PREFIX = "gate."
@@ -102,6 +114,11 @@ PREDICTIONS_ARTIFACT = "predictions.json"  # a table: source, reference, predict
 def metric(split: str, name: str, axis: str | None = None) -> str:
     """Full name of an evaluation metric: ``metric("test", "wer")`` → ``"test/wer"``; with an axis, the curve by it."""
     return f"{split}/{name}_by_{axis}" if axis else f"{split}/{name}"
+
+
+def dependencies(tag: str) -> dict[str, str]:
+    """What the tag `MEASURES` says: ``"items=pairs"`` → ``{"items": "pairs"}``, the kind and the axis that shows it."""
+    return dict(part.split("=") for part in tag.split())
 
 
 def axis_of(name: str) -> str:

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
 import torch
+from drawn import draw, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.data import Batch, Vocabulary
-from experiments.schema import LONGER, TEST, VALIDATION
+from experiments.data import Batch
+from experiments.schema import LONGER, SPLITS, TEST, VALIDATION, dependencies
 from experiments.tasks import TASKS
+from experiments.tasks.binary import BinaryAddition, BinaryMultiplication, ComputeSqrt
+from experiments.tasks.context_free import ModularArithmeticBrackets, SolveEquation, StackManipulation
+from experiments.tasks.context_sensitive import BucketSort, DuplicateString, MissingDuplicate, OddsFirst
 from experiments.tasks.g2p import GraphemeToPhoneme
 from experiments.tasks.recall import AssociativeRecall
+from experiments.tasks.regular import CycleNavigation, EvenPairs, ModularArithmetic, ParityCheck
+from experiments.tasks.selective_copy import SelectiveCopy
+from experiments.tasks.streams import CopyMemory, DelayedMatch, MarkedAddition, Needle
 from experiments.tasks.strings import Addition, Reverse, RunningParity
-from experiments.tasks.synthetic import SMALLEST_SHARED_SPACE, SyntheticTask, split_of
+from experiments.tasks.synthetic import (
+    EVALUATED_TOKENS,
+    SEQUENCES,
+    SMALLEST_SHARED_SPACE,
+    TRAIN,
+    SyntheticTask,
+    permutations,
+    split_of,
+    spread,
+)
 from models.interface import BOS, EOS, PAD
 
-SYNTHETIC = [AssociativeRecall(), Reverse(), RunningParity(), Addition()]
+SYNTHETIC = [
+    *(task() for task in TASKS.values() if issubclass(task, SyntheticTask)),
+    AssociativeRecall(max_pairs=8, length=40, longer_pairs=(12,)),
+]
 by_label = pytest.mark.parametrize("task", SYNTHETIC, ids=lambda task: task.label)
-
-
-def rows(task: SyntheticTask, batch: Batch) -> list[tuple[list[str], list[str], list[str]]]:
-    """Source, decoder input and target of each sequence, in symbols."""
-    source, target = task.vocabularies()
-
-    def symbols(vocabulary: Vocabulary, ids: list[int]) -> list[str]:
-        return [vocabulary.symbols[i] for i in ids]
-
-    return [
-        (symbols(source, s), symbols(target, i), symbols(target, t))
-        for s, i, t in zip(batch.source.tolist(), batch.target_in.tolist(), batch.target.tolist(), strict=True)
-    ]
-
-
-def draw(task: SyntheticTask, size: int, seed: int) -> list[tuple[list[str], list[str], list[str]]]:
-    return rows(task, task.draw(20, size, torch.Generator().manual_seed(seed)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -80,16 +83,13 @@ def test_addition_adds(size: int, seed: int) -> None:
         assert fed == ["<bos>", *target[:-1]]
 
 
-def test_every_symbol_is_drawn() -> None:
-    for task in SYNTHETIC:
-        batches = [task.draw(300, size, torch.Generator().manual_seed(size)) for size in range(*task.sizes())]
-        drawn = {symbol for batch in batches for row in rows(task, batch) for symbol in row[0] + row[2]}
-        source, target = task.vocabularies()
-        assert drawn == set(source.symbols + target.symbols) - {
-            "<pad>",
-            "<bos>",
-            *(() if "<eos>" in drawn else ["<eos>"]),
-        }
+@by_label
+def test_every_symbol_is_drawn(task: SyntheticTask) -> None:
+    batches = [task.draw(300, size, torch.Generator().manual_seed(size)) for size in task.evaluated_sizes()]
+    drawn = {symbol for batch in batches for row in rows(task, batch) for symbol in row.source + row.fed + row.target}
+    source, target = task.vocabularies()
+    special = {"<pad>", "<bos>", "<eos>", "·"}
+    assert set(source.symbols + target.symbols) - special == drawn - special
 
 
 def test_recall_distances_by_brute_force() -> None:
@@ -107,74 +107,160 @@ def test_recall_distances_by_brute_force() -> None:
             assert slices["distance"][row, query].item() == edge
 
 
-@by_label
-def test_training_batches_are_reproducible_and_never_repeat(task: SyntheticTask) -> None:
-    data = task.load(None)
+loaded = functools.cache(SyntheticTask.load)
 
-    def first(seed: int) -> list[Batch]:
-        batches = data.training(8, torch.Generator().manual_seed(seed))
-        return [next(batches) for _ in range(20)]
 
-    again, other = first(0), first(1)
-    for a, b in zip(first(0), again, strict=True):
-        assert torch.equal(a.source, b.source)
-        assert torch.equal(a.target, b.target)
-    assert any(
-        a.source.shape != b.source.shape or not torch.equal(a.source, b.source)
-        for a, b in zip(again, other, strict=True)
+def first(task: SyntheticTask, seed: int, batch_size: int = 8, count: int = 20) -> list[Batch]:
+    batches = loaded(task, None).training(batch_size, torch.Generator().manual_seed(seed))
+    return [next(batches) for _ in range(count)]
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return all(
+        torch.equal(x, y)
+        for x, y in (
+            (a.source, b.source),
+            (a.target_in, b.target_in),
+            (a.target, b.target),
+            (a.source_lengths, b.source_lengths),
+        )
     )
-    long = [
-        tuple(row) for batch in again for row in batch.source.tolist() if task.space(len(row)) > 10**9 and len(row) > 12
-    ]
-    assert len(set(long)) == len(long)
+
+
+@by_label
+def test_training_batches_are_reproducible(task: SyntheticTask) -> None:
+    again = first(task, 0)
+    assert all(same(a, b) for a, b in zip(first(task, 0), again, strict=True))
+    assert not all(same(a, b) for a, b in zip(first(task, 1), again, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@by_label
+def test_a_seed_means_the_same_data_on_cuda(task: SyntheticTask) -> None:
+    """Batches are drawn on the CPU and moved; what arrives is what was drawn, and nothing is drawn by the device."""
+    cuda = torch.device("cuda")
+    for on_cpu, moved in zip(first(task, 0), first(task, 0), strict=True):
+        there = moved.to(cuda)
+        assert there.source.device.type == there.target.device.type == "cuda"
+        assert torch.equal(there.source.cpu(), on_cpu.source)
+        assert torch.equal(there.target_in.cpu(), on_cpu.target_in)
+        assert torch.equal(there.target.cpu(), on_cpu.target)
+
+
+def test_nothing_that_is_drawn_ahead_is_handed_out_twice() -> None:
+    """Far beyond what is drawn at once, and with a batch size that divides nothing evenly."""
+    task = Reverse(min_length=15, max_length=16)
+    batches = first(task, 0, batch_size=50, count=120)
+    sequences = [tuple(row) for batch in batches for row in batch.source.tolist()]
+    assert len(set(sequences)) == len(sequences) == 6_000
+    assert {batch.source.shape[1] for batch in batches} == {16, 17}
 
 
 @by_label
 def test_batches_are_what_training_expects(task: SyntheticTask) -> None:
-    data = task.load(None)
-    smallest, largest = task.sizes()
-    sizes = set()
-    batches = data.training(8, torch.Generator().manual_seed(0))
-    for _ in range(200):
-        batch = next(batches)
+    data = loaded(task, None)
+    batches = first(task, 0, count=200)
+    for batch in batches:
         assert batch.size == 8
-        assert batch.target.shape == batch.target_in.shape
-        assert (batch.source_lengths == batch.source.shape[1]).all()
-        assert not (batch.source == PAD).any()
-        assert not (batch.target == PAD).any()
-        sizes.add(batch.source.shape[1])
-    assert len(sizes) == largest - smallest + 1
+        assert batch.source.shape[0] == batch.target.shape[0] == len(batch.source_lengths) == 8
+        position = torch.arange(batch.source.shape[1])
+        assert torch.equal(batch.source != PAD, position < batch.source_lengths[:, None])
+        assert batch.source_lengths.max() == batch.source.shape[1]
+        assert (batch.target[:, -1] != PAD).any()
+        if data.given_inputs:
+            assert (batch.target_in != PAD).all()
+        else:
+            assert (batch.target_in[:, 0] == BOS).all()
+            fed = batch.target_in[:, 1:]
+            assert torch.equal(fed, batch.target[:, :-1])
     for split in data.evaluation.values():
         for batch in split:
-            assert batch.source.shape[1] <= data.max_source_length
-            assert batch.target.shape[1] <= data.max_target_length
-            assert batch.source.max() < len(data.source_vocabulary)
-            assert max(batch.target.max(), batch.target_in.max()) < len(data.target_vocabulary)
             assert set(batch.slices) == set(task.axes)
+            assert all(values.shape == batch.target.shape for values in batch.slices.values())
+    for batch in [*batches, *(batch for split in data.evaluation.values() for batch in split)]:
+        assert batch.target.shape == batch.target_in.shape
+        assert batch.source.shape[1] <= data.max_source_length
+        assert batch.target.shape[1] <= data.max_target_length
+        assert batch.source.max() < len(data.source_vocabulary)
+        assert max(batch.target.max(), batch.target_in.max()) < len(data.target_vocabulary)
 
 
 @by_label
-def test_evaluation_sets_are_fixed_and_disjoint_from_training(task: SyntheticTask) -> None:
-    data = task.load(None)
-    again = type(task)().load(None)
-    assert data.description["digest"] == again.description["digest"]
-    sources: dict[str, set[tuple[int, ...]]] = {
-        split: {tuple(row) for batch in data.evaluation[split] for row in batch.source.tolist()}
-        for split in (VALIDATION, TEST)
+def test_evaluation_sets_are_fixed_whole_and_bounded(task: SyntheticTask) -> None:
+    data = loaded(task, None)
+    assert data.description["digest"] == type(task)(**dict(task)).load(None).description["digest"]
+    sizes = {VALIDATION: task.evaluated_sizes(), TEST: task.evaluated_sizes(), LONGER: task.longer_sizes()}
+    for split in SPLITS:
+        batches = data.evaluation.get(split, [])
+        assert sum(batch.size for batch in batches) == SEQUENCES[split] * len(sizes[split])
+        assert all(batch.tokens <= EVALUATED_TOKENS or batch.size == 1 for batch in batches)
+    assert (LONGER in data.evaluation) == bool(task.longer_sizes())
+
+
+def sources(batches: list[Batch]) -> set[tuple[int, ...]]:
+    return {
+        tuple(row[:length])
+        for batch in batches
+        for row, length in zip(batch.source.tolist(), batch.source_lengths.tolist(), strict=True)
     }
-    batches = data.training(256, torch.Generator().manual_seed(5))
-    trained = {tuple(row) for _ in range(100) for row in next(batches).source.tolist()}
-    smallest, largest = task.sizes()
-    large = {
-        task.draw(1, size, torch.Generator()).source.shape[1]
-        for size in range(smallest, largest + 1)
-        if task.space(size) >= SMALLEST_SHARED_SPACE
-    }
+
+
+@by_label
+def test_evaluation_sets_are_disjoint_from_training(task: SyntheticTask) -> None:
+    """But for the sizes of which there are too few sequences, which the description names."""
+    large = [size for size in task.sizes() if task.space(size) >= SMALLEST_SHARED_SPACE]
     assert large
-    for a, b in ((trained, sources[VALIDATION]), (trained, sources[TEST]), (sources[VALIDATION], sources[TEST])):
-        assert not {row for row in a & b if len(row) in large}
-    in_range = {len(row) for row in sources[TEST]}
-    assert min(len(row) for batch in data.evaluation[LONGER] for row in batch.source.tolist()) > max(in_range)
+    small = [size for size in task.sizes() if size not in large]
+    named = loaded(task, None).description["sizes whose sequences also occur in training"]
+    assert named == (", ".join(map(str, small)) or "none")
+    trained = sources(first(task, 5, batch_size=64, count=60))
+    for size in {large[0], large[-1]}:
+        trained |= sources([task._draw_from(TRAIN, 1000, size, torch.Generator().manual_seed(0))])
+        validation, test = (sources(task._evaluation_set(split, [size])) for split in (VALIDATION, TEST))
+        assert not trained & validation
+        assert not trained & test
+        assert not validation & test
+
+
+@by_label
+def test_tasks_say_what_they_measure(task: SyntheticTask) -> None:
+    assert task.measures
+    assert set(task.measures) <= {"distance", "items", "length"}
+    assert set(task.measures.values()) <= set(task.axes)
+    assert dependencies(" ".join(f"{kind}={axis}" for kind, axis in task.measures.items())) == task.measures
+    if "length" in task.measures:
+        assert min(task.longer_sizes()) > max(task.sizes())
+
+
+def test_sizes_of_distances_are_drawn_by_their_logarithm() -> None:
+    lengths = [batch.source.shape[1] - 2 for batch in first(DelayedMatch(max_noise=63), 0, batch_size=1, count=3_000)]
+    for low, high in ((1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 63)):
+        expected = sum(1 / n for n in range(low, high + 1)) / sum(1 / n for n in range(1, 64))
+        share = sum(low <= length <= high for length in lengths) / len(lengths)
+        assert share == pytest.approx(expected, abs=0.03)
+
+
+def test_sizes_are_drawn_evenly() -> None:
+    lengths = [
+        batch.source.shape[1] - 1 for batch in first(ModularArithmetic(max_length=9), 0, batch_size=1, count=3_000)
+    ]
+    assert all(lengths.count(length) / 3_000 == pytest.approx(0.2, abs=0.03) for length in (1, 3, 5, 7, 9))
+
+
+def test_spread() -> None:
+    assert spread(range(3, 6)) == [3, 4, 5]
+    assert spread(range(1, 41)) == [1, 7, 12, 18, 23, 29, 34, 40]
+    assert spread(range(1, 41, 2)) == [1, 7, 11, 17, 23, 29, 33, 39]
+    assert spread(range(1, 129), geometric=True) == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert spread(range(2, 1001), geometric=True) == [2, 5, 12, 29, 70, 169, 411, 1000]
+
+
+def test_permutations_are_uniform() -> None:
+    drawn = permutations(6_000, 3, torch.Generator().manual_seed(0))
+    counts = torch.tensor([[1, 3, 9]]).mul(drawn).sum(1).bincount()
+    assert counts.count_nonzero() == 6
+    assert (counts[counts > 0] / 6_000 - 1 / 6).abs().max() < 0.02
 
 
 def test_every_sequence_has_one_split_in_the_right_shares() -> None:
@@ -191,8 +277,35 @@ def test_spaces_are_counted_right() -> None:
         (RunningParity(), 5),
         (Addition(), 1),
         (AssociativeRecall(max_pairs=2, num_keys=3, num_values=2, longer_pairs=()), 2),
+        (AssociativeRecall(max_pairs=2, num_keys=2, num_values=2, longer_pairs=(), length=6), 2),
+        (CopyMemory(), 3),
+        (MarkedAddition(), 2),
+        (MarkedAddition(), 3),
+        (Needle(alphabet=3), 3),
+        (DelayedMatch(alphabet=3), 4),
+        (SelectiveCopy(min_items=1, max_items=3, length=5, alphabet=2), 3),
+        (EvenPairs(), 6),
+        (ParityCheck(), 6),
+        (CycleNavigation(), 5),
+        (ModularArithmetic(), 3),
+        (StackManipulation(), 1),
+        (StackManipulation(), 5),
+        (ModularArithmeticBrackets(), 4),
+        (ModularArithmeticBrackets(), 6),
+        (SolveEquation(), 7),
+        (DuplicateString(), 6),
+        (MissingDuplicate(), 8),
+        (OddsFirst(), 6),
+        (BucketSort(), 4),
+        (BinaryAddition(), 6),
+        (BinaryMultiplication(), 7),
+        (ComputeSqrt(), 7),
     ):
-        batch = task.draw(5_000, size, torch.Generator().manual_seed(0))
+        if task.space(size) > 10_000:  # none is drawn twice
+            batch = task.draw(400, size, torch.Generator().manual_seed(0))
+            assert len({tuple(row) for row in batch.source.tolist()}) == pytest.approx(400, abs=20)
+            continue
+        batch = task.draw(30 * task.space(size) + 1_000, size, torch.Generator().manual_seed(0))
         assert len({tuple(row) for row in batch.source.tolist()}) == task.space(size)
 
 

@@ -8,6 +8,7 @@ tasks (SCAN, G2P) read pairs of symbol sequences (experiments.corpus).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,6 +27,8 @@ class Task(BaseModel, ABC):
     axes: ClassVar[tuple[str, ...]]  # along which the test score is sliced
     reference: ClassVar[str]  # where it was published
     given_inputs: ClassVar[bool] = False  # the decoder answers given inputs, and is not fed its own answers
+    measures: ClassVar[Mapping[str, str]] = {}  # kind of dependency (experiments.schema) → the axis that shows it
+    language_class: ClassVar[str | None] = None  # of a formal language: one of experiments.schema.LANGUAGE_CLASSES
 
     @abstractmethod
     def load(self, data_root: Path | None) -> TaskData:
@@ -45,6 +48,11 @@ class Task(BaseModel, ABC):
     @property
     def chance(self) -> float | None:
         """Token accuracy of guessing, where a closed form is known."""
+        return None
+
+    @property
+    def memoryless_loss(self) -> float | None:
+        """Test loss (nats per token) of who knows all but what must be remembered, where a closed form is known."""
         return None
 
     @property

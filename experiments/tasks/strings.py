@@ -1,51 +1,18 @@
-"""Strings turned into strings: reversal, running parity, addition."""
+"""Strings turned into strings, in the forms that are quick to learn: reversal, running parity, addition."""
 
 from __future__ import annotations
 
 import string
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
-from pydantic import Field, model_validator
-from torch import Tensor
+from pydantic import Field
 
-from experiments.data import SPECIAL_SYMBOLS, Batch, Vocabulary
-from experiments.schema import SEQUENCE_ACCURACY
+from experiments.data import Batch, Vocabulary
+from experiments.schema import CONTEXT_FREE, LENGTH, REGULAR, SEQUENCE_ACCURACY
+from experiments.tasks.lengths import FIRST, LengthTask, from_strings
 from experiments.tasks.synthetic import Size, Sizes, SyntheticTask, unpadded
-from models.interface import BOS, EOS
-
-FIRST = len(SPECIAL_SYMBOLS)  # id of the first symbol that a task names
-
-
-class LengthTask(SyntheticTask):
-    """A task whose size is the length of its string.
-
-    Attributes:
-        min_length, max_length: in training, uniform.
-        longer_lengths: evaluated beyond training.
-    """
-
-    size_axis: ClassVar[str] = "length"
-    axes: ClassVar[tuple[str, ...]] = ("length",)
-
-    min_length: Size
-    max_length: Size
-    longer_lengths: Sizes
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.min_length > self.max_length:
-            raise ValueError("min_length is larger than max_length")
-        return self
-
-    def sizes(self) -> tuple[int, int]:
-        """Lengths in training."""
-        return self.min_length, self.max_length
-
-    def longer_sizes(self) -> list[int]:
-        """Lengths beyond training."""
-        return list(self.longer_lengths)
 
 
 class Reverse(LengthTask):
@@ -65,6 +32,7 @@ class Reverse(LengthTask):
     """
 
     headline: ClassVar[str] = SEQUENCE_ACCURACY
+    language_class: ClassVar[str | None] = CONTEXT_FREE
     reference: ClassVar[str] = "Grefenstette et al. 2015, section 4.2; Delétang et al. 2023, table A.1 (context-free)"
 
     name: Literal["reverse"] = "reverse"
@@ -105,6 +73,7 @@ class RunningParity(LengthTask):
     """
 
     given_inputs: ClassVar[bool] = True
+    language_class: ClassVar[str | None] = REGULAR
     reference: ClassVar[str] = "Hahn 2020, section 4 (parity); Delétang et al. 2023, table A.1 (regular)"
 
     name: Literal["running_parity"] = "running_parity"
@@ -148,6 +117,7 @@ class Addition(SyntheticTask):
 
     size_axis: ClassVar[str] = "digits"
     axes: ClassVar[tuple[str, ...]] = ("digits",)
+    measures: ClassVar[Mapping[str, str]] = {LENGTH: "digits"}
     headline: ClassVar[str] = SEQUENCE_ACCURACY
     reference: ClassVar[str] = "Zaremba & Sutskever 2014 (Learning to Execute), section 4"
 
@@ -159,9 +129,9 @@ class Addition(SyntheticTask):
         """Digits and the plus sign; digits."""
         return Vocabulary.of(string.digits + "+"), Vocabulary.of(string.digits)
 
-    def sizes(self) -> tuple[int, int]:
+    def sizes(self) -> range:
         """Digits in training."""
-        return 1, self.max_digits
+        return range(1, self.max_digits + 1)
 
     def longer_sizes(self) -> list[int]:
         """Digits beyond training."""
@@ -183,9 +153,3 @@ class Addition(SyntheticTask):
         total[:, 0] = carry
         plus = torch.full((count, 1), FIRST + 10)
         return from_strings(torch.cat([FIRST + digits[0], plus, FIRST + digits[1]], dim=1), FIRST + total)
-
-
-def from_strings(source: Tensor, target: Tensor) -> Batch:
-    """A batch of whole strings (B, S) → (B, T): the end is marked on both sides, the decoder is fed its own past."""
-    source = F.pad(source, (0, 1), value=EOS)
-    return unpadded(source, F.pad(target, (1, 0), value=BOS), F.pad(target, (0, 1), value=EOS))

@@ -1,7 +1,8 @@
 """Tasks whose sequences are drawn, not read: a fresh sample at every training step.
 
-All sequences of a batch have the same size (length, number of pairs, digits), so none is padded. A batch is drawn on
-the CPU, whatever the device, so that a seed means the same data everywhere.
+All sequences of a batch have the same size (length, number of pairs, depth). A batch is drawn on the CPU, whatever the
+device, so that a seed means the same data everywhere. Small tensors cost what their operations cost to call, so that
+training draws several batches of a size at once and hands them out one by one; no sequence is handed out twice.
 
 Evaluation sets are disjoint from training by construction: a hash of the source assigns every sequence to one split,
 and whoever draws keeps only its own. Sizes with too few different sequences to be shared out are the exception; they
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -24,12 +25,16 @@ from torch import Tensor
 from experiments.data import Batch, Example, TaskData, Vocabulary
 from experiments.schema import LONGER, SEQUENCE_ACCURACY, TEST, TOKEN_ACCURACY, VALIDATION
 from experiments.tasks.base import Task
+from models.interface import PAD
 
 TRAIN = "train"
 BUCKETS = 16  # of the hash: one each for validation and test, the rest for training
 SMALLEST_SHARED_SPACE = 4096  # a size with fewer different sequences is not shared out
-SIZES = 8  # at most so many sizes are evaluated, evenly spread over the range
+SIZES = 8  # at most so many sizes are evaluated, spread over the range
 SEQUENCES = {VALIDATION: 32, TEST: 128, LONGER: 128}  # evaluated of each size
+EVALUATED_TOKENS = 16_384  # at most, source and target, in a batch of an evaluation set (but for a single sequence)
+AHEAD = 16  # batches of a size that training draws at once, …
+AHEAD_TOKENS = 65_536  # … unless these tokens are fewer: then as many as they are, and at least one
 _SEEDS = {VALIDATION: 1, TEST: 2, LONGER: 3}  # of the fixed evaluation sets, the same for every run
 _HASH_WEIGHTS = torch.randint(-(2**62), 2**62, (4096,), generator=torch.Generator().manual_seed(20_170_612)) | 1
 
@@ -41,6 +46,7 @@ class SyntheticTask(Task):
     """A task that draws sequences of a stated size."""
 
     size_axis: ClassVar[str]  # what a size counts: "length", "pairs", "digits"
+    geometric: ClassVar[bool] = False  # sizes are spread, and drawn, by their logarithm: 1-2 as often as 32-64
     headline: ClassVar[str] = TOKEN_ACCURACY
     metrics: ClassVar[tuple[str, ...]] = (TOKEN_ACCURACY, SEQUENCE_ACCURACY)
 
@@ -49,8 +55,8 @@ class SyntheticTask(Task):
         """The symbols of source and target."""
 
     @abstractmethod
-    def sizes(self) -> tuple[int, int]:
-        """Smallest and largest size in training, both included."""
+    def sizes(self) -> range:
+        """All sizes of training."""
 
     @abstractmethod
     def longer_sizes(self) -> list[int]:
@@ -62,31 +68,34 @@ class SyntheticTask(Task):
 
     @abstractmethod
     def draw(self, count: int, size: int, generator: torch.Generator) -> Batch:
-        """`count` sequences of one size, unpadded, without slices."""
+        """`count` sequences of one size, without slices; padded to the longest that the size allows, if they vary."""
 
     def slices(self, batch: Batch, size: int) -> dict[str, Tensor]:
         """The value of each target position, (B, T), on each of the task's axes."""
         return {self.size_axis: torch.full_like(batch.target, size)}
 
+    def evaluated_sizes(self) -> list[int]:
+        """The sizes in the range of training that are evaluated."""
+        return spread(self.sizes(), geometric=self.geometric)
+
     def load(self, data_root: Path | None) -> TaskData:
         """See `Task.load`; nothing is read."""
         source_vocabulary, target_vocabulary = self.vocabularies()
-        smallest, largest = self.sizes()
-        evaluated = _spread(smallest, largest)
+        evaluated, longer = self.evaluated_sizes(), self.longer_sizes()
         evaluation = {split: self._evaluation_set(split, evaluated) for split in (VALIDATION, TEST)}
-        if self.longer_sizes():
-            evaluation[LONGER] = self._evaluation_set(LONGER, self.longer_sizes())
-        batches = [batch for split in evaluation.values() for batch in split]
+        if longer:
+            evaluation[LONGER] = self._evaluation_set(LONGER, longer)
         digest = hashlib.sha256()
-        for batch in batches:
+        for batch in (batch for split in evaluation.values() for batch in split):
             digest.update(batch.source.numpy().tobytes() + batch.target.numpy().tobytes())
-        shared = [size for size in range(smallest, largest + 1) if not self._shared_out(size)]
+        widest = [self.draw(0, size, torch.Generator()) for size in evaluated + longer]
+        shared = [size for size in self.sizes() if not self._shared_out(size)]
         return TaskData(
             source_vocabulary=source_vocabulary,
             target_vocabulary=target_vocabulary,
             given_inputs=self.given_inputs,
-            max_source_length=max(batch.source.shape[1] for batch in batches),
-            max_target_length=max(batch.target.shape[1] for batch in batches),
+            max_source_length=max(batch.source.shape[1] for batch in widest),
+            max_target_length=max(batch.target.shape[1] for batch in widest),
             training=self._training_batches,
             evaluation=evaluation,
             overlap=0,  # by construction
@@ -101,27 +110,43 @@ class SyntheticTask(Task):
 
     def example(self) -> Example:
         """A drawn sequence of a small size."""
-        smallest, largest = self.sizes()
-        batch = self.draw(1, min(max(smallest, 4), largest), torch.Generator().manual_seed(0))
+        small = [size for size in self.sizes() if size >= 4] or self.sizes()[-1:]
+        batch = trimmed(self.draw(1, small[0], torch.Generator().manual_seed(0)))
         source, target = self.vocabularies()
 
         def symbols(vocabulary: Vocabulary, ids: Tensor) -> list[str]:
-            return [vocabulary.symbols[i] for i in ids[0].tolist()]
+            return ["·" if i == PAD else vocabulary.symbols[i] for i in ids[0].tolist()]
 
         return Example(symbols(source, batch.source), symbols(target, batch.target_in), symbols(target, batch.target))
 
     def _training_batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        smallest, largest = self.sizes()
+        sizes = self.sizes()
+        odds = torch.tensor([1 / size if self.geometric else 1.0 for size in sizes]).cumsum(0)
+        drawn: dict[int, Batch] = {}  # of each size, what is not handed out yet
         while True:
-            size = int(torch.randint(smallest, largest + 1, (1,), generator=generator))
-            yield self._draw_from(TRAIN, batch_size, size, generator)
+            place = torch.rand((), generator=generator) * odds[-1]
+            size = sizes[min(int(torch.searchsorted(odds, place, right=True)), len(sizes) - 1)]
+            left = drawn.pop(size, None)
+            if left is None or left.size < batch_size:
+                fresh = self._draw_ahead(batch_size, size, generator)
+                left = fresh if left is None else _join(left, fresh)
+            yield trimmed(_select(left, slice(batch_size)))
+            drawn[size] = _select(left, slice(batch_size, None))
+
+    def _draw_ahead(self, batch_size: int, size: int, generator: torch.Generator) -> Batch:
+        """A few batches of training."""
+        empty = self.draw(0, size, generator)
+        batches = AHEAD_TOKENS // (batch_size * (empty.source.shape[1] + empty.target.shape[1]))
+        return self._draw_from(TRAIN, batch_size * min(max(batches, 1), AHEAD), size, generator)
 
     def _evaluation_set(self, split: str, sizes: list[int]) -> list[Batch]:
         generator = torch.Generator().manual_seed(_SEEDS[split])
         batches = []
         for size in sizes:
-            batch = self._draw_from(split, SEQUENCES[split], size, generator)
-            batches.append(replace(batch, slices=self.slices(batch, size)))
+            batch = trimmed(self._draw_from(split, SEQUENCES[split], size, generator))
+            batch = replace(batch, slices=self.slices(batch, size))
+            together = max(1, EVALUATED_TOKENS * batch.size // batch.tokens)
+            batches += [_select(batch, slice(i, i + together)) for i in range(0, batch.size, together)]
         return batches
 
     def _draw_from(self, split: str, count: int, size: int, generator: torch.Generator) -> Batch:
@@ -131,7 +156,7 @@ class SyntheticTask(Task):
         share = (BUCKETS - 2) / BUCKETS if split == TRAIN else 1 / BUCKETS
         found = self.draw(0, size, generator)
         while found.size < count:
-            drawn = self.draw(int((count - found.size) / share * 1.2) + 8, size, generator)
+            drawn = self.draw(int((count - found.size) / share * 1.1) + 8, size, generator)
             found = _join(found, _select(drawn, split_of(drawn.source) == (TRAIN, VALIDATION, TEST).index(split)))
         return _select(found, slice(count))
 
@@ -141,8 +166,9 @@ class SyntheticTask(Task):
 
 def split_of(source: Tensor) -> Tensor:
     """The split of each source (B, S), by a hash of its tokens: (B,) of 0 training, 1 validation, 2 test."""
-    length = source.shape[1]
-    weights = _HASH_WEIGHTS.repeat(-(-length // len(_HASH_WEIGHTS)))[:length]
+    weights = _HASH_WEIGHTS[: source.shape[1]]
+    if len(weights) < source.shape[1]:
+        weights = weights.repeat(-(-source.shape[1] // len(weights)))[: source.shape[1]]
     bucket = ((source * weights).sum(1) >> 40) & (BUCKETS - 1)
     return torch.where(bucket < 2, bucket + 1, 0)
 
@@ -152,17 +178,49 @@ def unpadded(source: Tensor, target_in: Tensor, target: Tensor) -> Batch:
     return Batch(source, target_in, target, torch.full((source.shape[0],), source.shape[1]))
 
 
-def _spread(smallest: int, largest: int) -> list[int]:
-    """At most `SIZES` sizes from smallest to largest, both included, evenly spaced."""
-    steps = min(SIZES, largest - smallest + 1) - 1
-    return [smallest + round(i * (largest - smallest) / steps) for i in range(steps + 1)] if steps else [smallest]
+def trimmed(batch: Batch) -> Batch:
+    """The batch without the last columns of source and target, where these are nothing but padding."""
+    sources = int(batch.source_lengths.max())
+    asked = int((batch.target != PAD).any(0).nonzero()[-1]) + 1
+    if (sources, asked) == (batch.source.shape[1], batch.target.shape[1]):
+        return batch
+    return replace(
+        batch, source=batch.source[:, :sources], target_in=batch.target_in[:, :asked], target=batch.target[:, :asked]
+    )
+
+
+def permutations(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Random orders of the numbers below `size`: (count, size). Numpy sorts rows several times as fast as torch."""
+    keys = torch.randint(2**31, (count, size), generator=generator)
+    keys = keys * size + torch.arange(size)  # no two are the same, so that all ways to sort give the same order
+    return torch.from_numpy(keys.numpy().argsort(1))
+
+
+def upper_edges(distances: Tensor) -> Tensor:
+    """The bin of each distance (at least 1), named by its upper edge: 1, 2, 4, 8, …."""
+    exact = torch.tensor([2**i for i in range(40)])
+    return exact[torch.searchsorted(exact, distances)]
+
+
+def spread(sizes: Sequence[int], *, geometric: bool = False) -> list[int]:
+    """At most `SIZES` of the sizes, first and last included, evenly spaced, or their logarithms."""
+    last = len(sizes) - 1
+    if last < SIZES:
+        return list(sizes)
+    parts = [i / (SIZES - 1) for i in range(SIZES)]
+    if geometric:
+        wanted = [sizes[0] * (sizes[-1] / sizes[0]) ** part for part in parts]
+        return sorted({min(sizes, key=lambda size: abs(size - one)) for one in wanted})
+    return [sizes[round(part * last)] for part in parts]
 
 
 def _select(batch: Batch, rows: Tensor | slice) -> Batch:
-    return Batch(batch.source[rows], batch.target_in[rows], batch.target[rows], batch.source_lengths[rows])
+    slices = {axis: values[rows] for axis, values in batch.slices.items()}
+    return Batch(batch.source[rows], batch.target_in[rows], batch.target[rows], batch.source_lengths[rows], slices)
 
 
 def _join(a: Batch, b: Batch) -> Batch:
+    """Of the same widths, without slices."""
     return Batch(
         torch.cat([a.source, b.source]),
         torch.cat([a.target_in, b.target_in]),
