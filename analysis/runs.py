@@ -42,6 +42,8 @@ _DTYPES = {
     "headline": "str",
     "budget_of": "str",
     "chance": "float64",
+    "measures": "str",
+    "language_class": "str",
     "gates": "str",
     "start_time": "datetime64[ms, UTC]",
     "metric": "str",
@@ -175,6 +177,8 @@ def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]
         "headline": tags.get(schema.HEADLINE, ""),
         "budget_of": tags.get(schema.BUDGET_OF, ""),
         "chance": float(tags[schema.CHANCE]) if schema.CHANCE in tags else None,
+        "measures": tags.get(schema.MEASURES, ""),
+        "language_class": tags.get(schema.LANGUAGE_CLASS, ""),
         "gates": "; ".join(failed) or (schema.GATE_PASSED if gates else ""),
         "start_time": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
     }

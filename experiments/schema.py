@@ -69,6 +69,9 @@ WER = "wer"  # word error rate of grapheme-to-phoneme: 1 - sequence accuracy, 0.
 PER = "per"  # phoneme error rate: edit distance / reference length, may exceed 1
 LOWER_IS_BETTER = frozenset({LOSS, WER, PER})
 
+# --- the data (scalar) -----------------------------------------------------------------------------------------------
+TRAINING_SEQUENCES = "data/training_sequences"  # of a corpus; absent where every step draws a fresh sample
+
 # --- metrics of a model (scalars) ------------------------------------------------------------------------------------
 PARAMETERS = "model/parameters"
 PARAMETER_PARTS = ("embedding", "encoder", "attention", "decoder", "output")  # model/parameters_<part>
@@ -91,8 +94,15 @@ TRAIN_STEP_SECONDS_LOW = "efficiency/train_step_seconds_q1"  # quartiles of the 
 TRAIN_STEP_SECONDS_HIGH = "efficiency/train_step_seconds_q3"
 EFFICIENCY_TRAIN_TOKENS_PER_SECOND = "efficiency/train_tokens_per_second"  # source and target tokens
 ENCODE_SECONDS = "efficiency/encode_seconds"  # one batch of sources, median
+GENERATE_SECONDS = "efficiency/generate_seconds"  # greedy, cached: encode, start, and `decode_tokens` steps
+STEP_SECONDS = "efficiency/step_seconds_by_position"  # cached `step` of the batch for that position, the first being 1
+# Of a time, by `spread`: quartiles of the repetitions in seconds, and the width of the 95 % interval of the median as a
+# share of the median (absent with less than six repetitions, where there is none).
+LOWER_QUARTILE, UPPER_QUARTILE, INTERVAL = "q1", "q3", "interval"
 DECODE_SECONDS_PER_TOKEN = "efficiency/decode_seconds_per_token"  # greedy, cached, one step of the batch; median
 PEAK_MEMORY = "efficiency/peak_memory_bytes"  # of a training step, over what the process held before it
+GENERATE_PEAK_MEMORY = "efficiency/generate_peak_memory_bytes"  # of cached generation, likewise
+ATTENTION_SHARE = "efficiency/attention_flops_share"  # of a training step's: scores and weighted sums, S·T; 0..1
 STATE_BYTES = "efficiency/state_bytes_per_sequence"  # decoding state after `length` tokens, analytic
 TRAIN_STEP_FLOPS = "efficiency/train_step_flops"  # analytic
 PEAK_SHARE = (
@@ -114,6 +124,12 @@ PREDICTIONS_ARTIFACT = "predictions.json"  # a table: source, reference, predict
 def metric(split: str, name: str, axis: str | None = None) -> str:
     """Full name of an evaluation metric: ``metric("test", "wer")`` → ``"test/wer"``; with an axis, the curve by it."""
     return f"{split}/{name}_by_{axis}" if axis else f"{split}/{name}"
+
+
+def spread(time: str, measure: str) -> str:
+    """Name of a time's quartile or interval: ``"efficiency/train_step_seconds_q1"``."""
+    name, by, axis = time.partition("_by_")
+    return f"{name}_{measure}{by}{axis}"
 
 
 def dependencies(tag: str) -> dict[str, str]:
