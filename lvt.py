@@ -188,6 +188,69 @@ def claims(
 
 
 @app.command()
+def verify(grids: GridsArgument = None, tracking_uri: StoreOption = None) -> None:
+    """Hold the runs against the published record; exit code 1 where one deviates by more than the stated tolerance."""
+    from analysis.published import Outcome, verify
+
+    runs, _ = _runs(grids, tracking_uri)
+    checks = verify(runs)
+    rows = [
+        [
+            c.id,
+            c.what,
+            c.form.said(c.ours),
+            c.form.number(c.published),
+            c.tolerance,
+            str(c.outcome),
+            c.source,
+            c.differs,
+        ]
+        for c in checks
+    ]
+    columns = ["check", "what", "ours", "published", "tolerance", "outcome", "source", "how ours differs"]
+    _console().print(_table(columns, rows, right=["published"]))
+    if any(check.outcome is Outcome.DEVIATES for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def recommend(
+    length: Annotated[int, typer.Option(min=1, help="Tokens of a source.")],
+    items: Annotated[int | None, typer.Option(min=1, help="Things to be kept apart, as names or facts.")] = None,
+    generate: Annotated[int | None, typer.Option(min=1, help="Tokens to generate.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: whatever was measured.")] = None,
+    grids: Annotated[list[str] | None, typer.Option("--grid", help="May be repeated; default: all.")] = None,
+    tracking_uri: StoreOption = None,
+) -> None:
+    """Say which model to take and why, from the runs in the store; or that they hold no evidence."""
+    from analysis import units
+    from analysis.recommend import Need, recommend
+
+    runs, _ = _runs(grids, tracking_uri)
+    advice = recommend(runs, Need(length, items, generate, device))
+    console = _console()
+    if advice.evidence:
+        models = list(dict.fromkeys(model for one in advice.evidence for model in one.numbers))
+        rows = [
+            [
+                one.quantity.title,
+                one.where,
+                *(one.quantity.interval(one.numbers[m]) if m in one.numbers else units.MISSING for m in models),
+                one.distant,
+            ]
+            for one in advice.evidence
+        ]
+        console.print(_table(["measure", "where", *map(units.model_name, models), "caution"], rows))
+        console.print()
+    name = units.model_name(advice.model) if advice.model else ""
+    console.print(
+        f"take: {name}" if name else "no recommendation: the evidence does not speak for one model", markup=False
+    )
+    for reason in advice.because:
+        console.print(f"- {reason}", markup=False, highlight=False)
+
+
+@app.command()
 def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     tracking_uri: StoreOption = None,

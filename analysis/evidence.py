@@ -23,7 +23,7 @@ from experiments import schema
 
 # What is kept of the table: the other columns are text, which is slow to select from.
 _OF_SWEEPS = ("run_id", "model", "seed", "metric", "axis", "at", "value")
-_OF_CONTESTS = (*_OF_SWEEPS, "headline", "chance", "measures", "language_class")
+_OF_CONTESTS = (*_OF_SWEEPS, "headline", "chance", "memoryless_loss", "measures", "language_class")
 LEAST_LENGTHS = 3  # for an exponent
 SAME_TOKENS = 1.1  # most tokens per batch / fewest, for "a fixed number of tokens": lengths do not divide all budgets
 TRAINED = 0.90  # of the ceiling in range; below, a model is not trained on the task and decides nothing there
@@ -156,6 +156,7 @@ class Contest:
     """Scores of the learning runs of one grid and task."""
 
     name: str  # of the task, and of the grid, if there are several
+    task: str
     headline: str
     rows: pd.DataFrame
 
@@ -185,6 +186,11 @@ class Contest:
     def language_class(self) -> str:
         """Of a formal language: "regular", "context_free", "context_sensitive"; "" of any other task."""
         return str(self.rows["language_class"].iloc[0])
+
+    @property
+    def memoryless_loss(self) -> float:
+        """Loss of a predictor that remembers nothing; NaN where it is not known."""
+        return float(self.rows["memoryless_loss"].iloc[0])
 
     def axes(self, split: str) -> list[str]:
         """Axes along which the headline was measured on `split`."""
@@ -221,7 +227,8 @@ class Contest:
     def mean_over_lengths(self, label: str) -> pd.Series:
         """Mean over the lengths out of range, by seed, each length the same; without them the score of the split."""
         name = schema.metric(schema.LONGER, self.headline)
-        curve = self.measured.get((label, schema.metric(schema.LONGER, self.headline, schema.LENGTH)))
+        axis = self.measures.get(schema.LENGTH, schema.LENGTH)
+        curve = self.measured.get((label, schema.metric(schema.LONGER, self.headline, axis)))
         chosen = self.measured.get((label, name), self.rows[:0]) if curve is None else curve
         return chosen.groupby("seed")["value"].mean()
 
@@ -267,7 +274,7 @@ def contests(evidence: pd.DataFrame) -> Iterator[Contest]:
     """The tasks in `evidence` (`admitted` rows) that models learnt."""
     chosen = evidence[evidence["kind"] == schema.LEARN]
     for (grid, task), rows in groups(chosen, "grid", "task"):
-        yield Contest(_named(task, grid, chosen), rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])
+        yield Contest(_named(task, grid, chosen), task, rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])
 
 
 def _named(task: str, grid: str, rows: pd.DataFrame) -> str:

@@ -23,7 +23,12 @@ def run_rows(kind: str, task: str, model: str, seed: int, points: Sequence[Point
     same: dict[str, Any] = dict.fromkeys(runs.RUN_COLUMNS, "") | {
         **{"run_id": run_id, "run_name": run_id, "grid": "grid", "key": run_id, "kind": kind, "task": task},
         **{"model": model, "seed": seed, "device": "cpu", "hardware": HARDWARE, "status": runs.FINISHED},
-        **{"chance": None, "gates": s.GATE_PASSED, "start_time": pd.Timestamp(0, unit="ms", tz="UTC")},
+        **{
+            "chance": None,
+            "memoryless_loss": None,
+            "gates": s.GATE_PASSED,
+            "start_time": pd.Timestamp(0, unit="ms", tz="UTC"),
+        },
         **{"headline": s.TOKEN_ACCURACY if kind == s.LEARN else "", "budget_of": "parameters"},
         **more,
     }

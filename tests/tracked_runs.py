@@ -227,6 +227,7 @@ def ablated() -> pd.DataFrame:
             **{"model": model, "seed": seed, "device": "cpu", "status": runs.FINISHED, "headline": headline},
             **{
                 "chance": None,
+                "memoryless_loss": None,
                 "measures": "",
                 "language_class": "",
                 "gates": s.GATE_PASSED,
