@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from experiments.config import Run
@@ -39,6 +40,7 @@ class DeviceChoice(StrEnum):
 
 
 GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="A bundled grid, or the path of a .yaml file.")]
+GridsArgument = Annotated[list[str] | None, typer.Argument(metavar="[GRID…]", help="Default: every grid in the store.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Replace a setting, as task.language=fre. May be repeated."),
@@ -157,24 +159,15 @@ def plan(
 
 @app.command()
 def report(
-    grids: Annotated[
-        list[str] | None, typer.Argument(metavar="[GRID…]", help="Default: every grid in the store.")
-    ] = None,
+    grids: GridsArgument = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default: reports/GRID.")] = None,
     tracking_uri: StoreOption = None,
 ) -> None:
     """Write the comparison report of one or more grids: HTML, Markdown, figures and tables."""
     from analysis.report import write
-    from analysis.runs import StoreReadError, known_grids, load
     from analysis.tables import comparison, comparison_text
 
-    uri = _uri(tracking_uri)
-    _must_exist(uri)
-    try:
-        names = [_grid_name(grid) for grid in grids] if grids else known_grids(uri)
-        runs = load(uri, names)
-    except StoreReadError as error:
-        _stop(str(error))
+    runs, names = _runs(grids, tracking_uri)
     title = " + ".join(names)
     folder = out or Path("reports") / "+".join(names)
     command = " && ".join(_run_command(grid) for grid in grids or names)
@@ -182,6 +175,96 @@ def report(
     console = _console()
     console.print(comparison_text(comparison(runs)), markup=False, highlight=False)
     console.print(f"\nreport: {page}\ndashboard: lvt dashboard")
+
+
+@app.command()
+def claims(
+    grids: GridsArgument = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: a list, what is not known null.")] = False,
+    tracking_uri: StoreOption = None,
+) -> None:
+    """Print the ledger: every claim with its verdict, effect, interval, and what it hangs on."""
+    import json
+
+    from analysis.claims import as_record, folklore, ledger
+
+    runs, _ = _runs(grids, tracking_uri)
+    entries = ledger(runs)
+    if as_json:
+        typer.echo(json.dumps([as_record(entry) for entry in entries], ensure_ascii=False, indent=2))
+        return
+    console = _console()
+    rows = [
+        [one.claim.id, one.claim.says, str(one.verdict), one.number, "" if one.p != one.p else f"{one.p:.2g}", one.why]
+        for one in entries
+    ]
+    console.print(_table(["claim", "what people say", "verdict", "effect", "p", "on what, or why not"], rows, ["p"]))
+    console.print()
+    for answer in folklore(runs, entries):
+        console.print(f"{answer.row.name}: {answer.sentence}", markup=False, highlight=False)
+
+
+@app.command()
+def verify(grids: GridsArgument = None, tracking_uri: StoreOption = None) -> None:
+    """Hold the runs against the published record; exit code 1 where one deviates by more than the stated tolerance."""
+    from analysis.published import Outcome, verify
+
+    runs, _ = _runs(grids, tracking_uri)
+    checks = verify(runs)
+    rows = [
+        [
+            c.id,
+            c.what,
+            c.form.said(c.ours),
+            c.form.number(c.published),
+            c.tolerance,
+            str(c.outcome),
+            c.source,
+            c.differs,
+        ]
+        for c in checks
+    ]
+    columns = ["check", "what", "ours", "published", "tolerance", "outcome", "source", "how ours differs"]
+    _console().print(_table(columns, rows, right=["published"]))
+    if any(check.outcome is Outcome.DEVIATES for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def recommend(
+    length: Annotated[int, typer.Option(min=1, help="Tokens of a source.")],
+    items: Annotated[int | None, typer.Option(min=1, help="Things to be kept apart, as names or facts.")] = None,
+    generate: Annotated[int | None, typer.Option(min=1, help="Tokens to generate.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: whatever was measured.")] = None,
+    grids: Annotated[list[str] | None, typer.Option("--grid", help="May be repeated; default: all.")] = None,
+    tracking_uri: StoreOption = None,
+) -> None:
+    """Say which model to take and why, from the runs in the store; or that they hold no evidence."""
+    from analysis import units
+    from analysis.recommend import Need, recommend
+
+    runs, _ = _runs(grids, tracking_uri)
+    advice = recommend(runs, Need(length, items, generate, device))
+    console = _console()
+    if advice.evidence:
+        models = list(dict.fromkeys(model for one in advice.evidence for model in one.numbers))
+        rows = [
+            [
+                one.quantity.title,
+                one.where,
+                *(one.quantity.interval(one.numbers[m]) if m in one.numbers else units.MISSING for m in models),
+                one.distant,
+            ]
+            for one in advice.evidence
+        ]
+        console.print(_table(["measure", "where", *map(units.model_name, models), "caution"], rows))
+        console.print()
+    name = units.model_name(advice.model) if advice.model else ""
+    console.print(
+        f"take: {name}" if name else "no recommendation: the evidence does not speak for one model", markup=False
+    )
+    for reason in advice.because:
+        console.print(f"- {reason}", markup=False, highlight=False)
 
 
 @app.command()
@@ -510,6 +593,19 @@ def _is_missing(uri: str) -> bool:
 def _must_exist(uri: str) -> None:
     if _is_missing(uri):
         _stop(f"{uri}: no store yet; `lvt run quickstart` makes one")
+
+
+def _runs(grids: list[str] | None, tracking_uri: str | None) -> tuple[pd.DataFrame, list[str]]:
+    """The table of the runs of these grids, or of all in the store, and the grids' names."""
+    from analysis.runs import StoreReadError, known_grids, load
+
+    uri = _uri(tracking_uri)
+    _must_exist(uri)
+    try:
+        names = [_grid_name(grid) for grid in grids] if grids else known_grids(uri)
+        return load(uri, names), names
+    except StoreReadError as error:
+        _stop(str(error))
 
 
 def _grid_name(grid: str) -> str:

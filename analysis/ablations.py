@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics, units
-from analysis.evidence import TRAINED, Contest, admitted, contests, generator
+from analysis.evidence import TRAINED, Contest, admitted, contests
 from analysis.runs import family, groups
 from analysis.statistics import Interval
 from analysis.tables import Table
@@ -71,17 +71,17 @@ def _effects(tasks: Sequence[Contest], full: str, variant: str) -> Iterator[dict
         trained = not task.untrained(_scores(task, full, schema.TEST).mean())
         for split in (schema.TEST, schema.LONGER):
             if (task.rows["metric"] == schema.metric(split, task.headline)).any():
-                gaps = _gaps(task, full, variant, split)
+                lost = gaps(task, full, variant, split)
                 labels = same | {"task": task.name, "split": split, "headline": task.headline, "trained": trained}
-                yield labels | {"tasks": int(len(gaps) > 0), "of_tasks": 1} | vars(statistics.mean(gaps, generator()))
-                pools.setdefault((split, task.quantity.unit), []).append((labels, gaps))
+                yield labels | {"tasks": int(len(lost) > 0), "of_tasks": 1} | vars(statistics.mean(lost))
+                pools.setdefault((split, task.quantity.unit), []).append((labels, lost))
     for (split, _), pool in sorted(pools.items(), key=lambda item: item[0][0] != schema.TEST):
-        counting = [gaps for labels, gaps in pool if labels["trained"]]
-        measured = [gaps for gaps in counting if len(gaps)]
+        counting = [lost for labels, lost in pool if labels["trained"]]
+        measured = [lost for lost in counting if len(lost)]
         headline = ", ".join(dict.fromkeys(labels["headline"] for labels, _ in pool))
         labels = same | {"task": "", "split": split, "headline": headline, "trained": True}
         counts = {"tasks": len(measured), "of_tasks": len(counting)}
-        yield labels | counts | vars(statistics.stratified_mean(measured, generator()))
+        yield labels | counts | vars(statistics.stratified_mean(measured))
 
 
 def _scores(task: Contest, label: str, split: str) -> pd.Series:
@@ -90,7 +90,7 @@ def _scores(task: Contest, label: str, split: str) -> pd.Series:
     return task.rows[(task.rows["model"] == label) & (task.rows["metric"] == name)].set_index("seed")["value"]
 
 
-def _gaps(task: Contest, full: str, variant: str, split: str) -> np.ndarray:
+def gaps(task: Contest, full: str, variant: str, split: str) -> np.ndarray:
     """Full model minus variant at each seed that both have, positive where the full model is better."""
     paired = (_scores(task, full, split) - _scores(task, variant, split)).dropna()
     return task.quantity.direction * paired.to_numpy(dtype=float)

@@ -7,7 +7,9 @@ left out there (`gated_out`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +18,12 @@ import pandas as pd
 from analysis import scaling, statistics, units
 from analysis.runs import FINISHED, LABELS, each, family, groups, results
 from analysis.statistics import Interval
-from analysis.tables import SEED
+from analysis.tables import MATCHED_WITHIN
 from experiments import schema
 
+# What is kept of the table: the other columns are text, which is slow to select from.
+_OF_SWEEPS = ("run_id", "model", "seed", "metric", "axis", "at", "value")
+_OF_CONTESTS = (*_OF_SWEEPS, "headline", "chance", "memoryless_loss", "measures", "language_class")
 LEAST_LENGTHS = 3  # for an exponent
 SAME_TOKENS = 1.1  # most tokens per batch / fewest, for "a fixed number of tokens": lengths do not divide all budgets
 TRAINED = 0.90  # of the ceiling in range; below, a model is not trained on the task and decides nothing there
@@ -45,11 +50,6 @@ def stand_in(models: pd.Series, base: str) -> str | None:
     if base in labels:
         return base
     return labels[0] if len(labels) == 1 else None
-
-
-def generator() -> np.random.Generator:
-    """A fresh bootstrap generator; each interval has its own, so that it depends on its values only."""
-    return np.random.default_rng(SEED)
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,18 @@ class Sweep:
             return f"{self.tokens.median():,.0f} tokens a batch"
         return f"{sizes.iloc[0]:,.0f} to {sizes.iloc[-1]:,.0f} sequences a batch"
 
+    @functools.cached_property
+    def _measured(self) -> dict[tuple[str, str], pd.DataFrame]:
+        return by_model_and_metric(self.rows)
+
     def model(self, base: str) -> str | None:
         """Label of the family's model in this sweep."""
         return stand_in(self.rows["model"], base)
 
     def curve(self, model: str, metric: str) -> pd.DataFrame:
         """Values by seed (rows) and length (columns, ascending), the lengths that every seed has."""
-        chosen = self.rows[(self.rows["model"] == model) & (self.rows["metric"] == metric)]
-        chosen = chosen[chosen["value"] > 0]  # 0 is a peak below the resolution of its measurement: no ratio, no slope
-        return chosen.pivot_table(index="seed", columns="at", values="value").dropna(axis="columns")
+        chosen = self._measured.get((model, metric), self.rows[:0])
+        return _by_seed(chosen[chosen["value"] > 0])  # 0 is a peak below the resolution of its measurement
 
     def pair(self, first: str, second: str, metric: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         """The curves of two families at their common seeds and lengths; None if there is nothing in common."""
@@ -125,7 +128,17 @@ def sweeps(evidence: pd.DataFrame) -> Iterator[Sweep]:
     chosen = evidence[evidence["kind"] == schema.EFFICIENCY]
     for (grid, task, hardware), rows in groups(chosen, "grid", "task", "hardware"):
         name = _named(task if len(chosen["task"].unique()) > 1 else "", grid, chosen)
-        yield Sweep(name, hardware, rows)
+        yield Sweep(name, hardware, rows[list(_OF_SWEEPS)])
+
+
+def by_model_and_metric(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """The rows of each model and metric."""
+    return {(str(model), str(metric)): part for (model, metric), part in groups(rows, "model", "metric")}
+
+
+def _by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values by seed (rows) and place (columns, ascending), the places that every seed has."""
+    return rows.groupby(["seed", "at"])["value"].mean().unstack().dropna(axis="columns")  # noqa: PD010, many times faster
 
 
 def exponents(curve: pd.DataFrame) -> np.ndarray:
@@ -135,7 +148,7 @@ def exponents(curve: pd.DataFrame) -> np.ndarray:
 
 def ratio_at(a: pd.DataFrame, b: pd.DataFrame, length: float) -> Interval:
     """Ratio of two paired curves at one length."""
-    return statistics.ratio(a[length], b[length], generator())
+    return statistics.ratio(a[length], b[length])
 
 
 @dataclass(frozen=True)
@@ -143,8 +156,14 @@ class Contest:
     """Scores of the learning runs of one grid and task."""
 
     name: str  # of the task, and of the grid, if there are several
+    task: str
     headline: str
     rows: pd.DataFrame
+
+    @functools.cached_property
+    def measured(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """The rows of each model and metric."""
+        return by_model_and_metric(self.rows)
 
     @property
     def quantity(self) -> units.Quantity:
@@ -158,6 +177,21 @@ class Contest:
         """
         return self.headline in (schema.TOKEN_ACCURACY, schema.SEQUENCE_ACCURACY) and score < TRAINED
 
+    @property
+    def measures(self) -> dict[str, str]:
+        """Kinds of long dependency that the task measures, each with its axis."""
+        return schema.dependencies(self.rows["measures"].iloc[0])
+
+    @property
+    def language_class(self) -> str:
+        """Of a formal language: "regular", "context_free", "context_sensitive"; "" of any other task."""
+        return str(self.rows["language_class"].iloc[0])
+
+    @property
+    def memoryless_loss(self) -> float:
+        """Loss of a predictor that remembers nothing; NaN where it is not known."""
+        return float(self.rows["memoryless_loss"].iloc[0])
+
     def axes(self, split: str) -> list[str]:
         """Axes along which the headline was measured on `split`."""
         prefix = f"{schema.metric(split, self.headline)}_by_"
@@ -167,11 +201,36 @@ class Contest:
         """Headline of a family's model by seed (rows) and value on the axis (columns; one, 0, without axis)."""
         label = stand_in(self.rows["model"], base)
         name = schema.metric(split, self.headline, axis)
-        chosen = self.rows[(self.rows["model"] == label) & (self.rows["metric"] == name)]
-        if chosen.empty:
+        chosen = self.measured.get((str(label), name))
+        return None if chosen is None else _by_seed(chosen.assign(at=chosen["at"].fillna(0.0)))
+
+    def runs_of(self, *labels: str) -> tuple[str, ...]:
+        """Runs of these models, by label."""
+        return tuple(self.rows.loc[self.rows["model"].isin(labels), "run_id"].unique())
+
+    def unmatched(self, *labels: str) -> str:
+        """Why these models may not be compared: which of them is off the budget by more than 1 %; "" if none is."""
+        return unmatched(self.rows, labels)
+
+    def in_range(self, label: str) -> float:
+        """A model's mean score on the test set; NaN where it has none."""
+        chosen = self.measured.get((label, schema.metric(schema.TEST, self.headline)))
+        return math.nan if chosen is None else float(chosen["value"].mean())
+
+    def easiest(self, base: str, axis: str) -> tuple[float, float] | None:
+        """The smallest value on the axis in range, and the mean score of the family's model there."""
+        scores = self.scores(base, schema.TEST, axis)
+        if scores is None or not scores.shape[1]:
             return None
-        chosen = chosen.assign(at=chosen["at"].fillna(0.0))
-        return chosen.pivot_table(index="seed", columns="at", values="value").dropna(axis="columns")
+        return float(scores.columns.min()), float(scores[scores.columns.min()].mean())
+
+    def mean_over_lengths(self, label: str) -> pd.Series:
+        """Mean over the lengths out of range, by seed, each length the same; without them the score of the split."""
+        name = schema.metric(schema.LONGER, self.headline)
+        axis = self.measures.get(schema.LENGTH, schema.LENGTH)
+        curve = self.measured.get((label, schema.metric(schema.LONGER, self.headline, axis)))
+        chosen = self.measured.get((label, name), self.rows[:0]) if curve is None else curve
+        return chosen.groupby("seed")["value"].mean()
 
     def hardest(self, *bases: str, split: str, axis: str | None = None) -> tuple[float, list[np.ndarray]] | None:
         """Scores of several families at the largest value on the axis that all have, paired by seed.
@@ -191,11 +250,31 @@ class Contest:
         return float(places.max()), [table.loc[seeds, places.max()].to_numpy(dtype=float) for table in found]
 
 
+def unmatched(rows: pd.DataFrame, labels: Iterable[str]) -> str:
+    """Which of `labels` is off its budget by more than 1 %, or that they differ in size; "" where all are matched.
+
+    "Matched" is what the claims compare (CLAIMS.md); what is not matched decides nothing.
+    """
+    found = {}
+    for label in dict.fromkeys(labels):
+        own = rows[rows["model"] == label].groupby("metric")["value"].median()
+        if schema.MATCH_ERROR in own:
+            if abs(own[schema.MATCH_ERROR]) > MATCHED_WITHIN:
+                return f"{units.model_name(label)} is {own[schema.MATCH_ERROR]:+.1%} off its budget"
+            found[label] = own[schema.BUDGET]
+        elif schema.PARAMETERS in own:
+            found[label] = own[schema.PARAMETERS]
+    sizes = list(found.values())
+    if sizes and max(sizes) > (1 + MATCHED_WITHIN) * min(sizes):
+        return "the models differ in size"
+    return ""
+
+
 def contests(evidence: pd.DataFrame) -> Iterator[Contest]:
     """The tasks in `evidence` (`admitted` rows) that models learnt."""
     chosen = evidence[evidence["kind"] == schema.LEARN]
     for (grid, task), rows in groups(chosen, "grid", "task"):
-        yield Contest(_named(task, grid, chosen), rows["headline"].iloc[0], rows)
+        yield Contest(_named(task, grid, chosen), task, rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])
 
 
 def _named(task: str, grid: str, rows: pd.DataFrame) -> str:

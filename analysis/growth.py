@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import scaling
-from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, generator, sweeps
+from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, sweeps
 from experiments import schema
 
 # Training, prefill and decoding, apart.
@@ -43,7 +43,7 @@ def _rows(sweep: Sweep, cost: str) -> Iterator[dict[str, object]]:
     for model, curve in curves.items():
         lengths = curve.columns.to_numpy(dtype=float)
         ends = {"shortest": lengths[0], "longest": lengths[-1]}
-        found = scaling.exponent(lengths, curve, generator())
+        found = scaling.exponent(lengths, curve, _generator())
         yield same | {"what": "exponent", "model": model} | vars(found) | ends
         slopes = scaling.local_slopes(lengths, np.exp(np.log(curve).mean()))
         for (_, slope), shortest, longest in zip(slopes, lengths[:-1], lengths[1:], strict=True):
@@ -53,7 +53,12 @@ def _rows(sweep: Sweep, cost: str) -> Iterator[dict[str, object]]:
         a, b = curves[first], curves[second]
         seeds, common = a.index.intersection(b.index), a.columns.intersection(b.columns)
         if len(seeds) and len(common) >= 2:
-            turn = scaling.crossover_interval(common, a.loc[seeds, common], b.loc[seeds, common], generator())
+            turn = scaling.crossover_interval(common, a.loc[seeds, common], b.loc[seeds, common], _generator())
             ends = {"shortest": common[0], "longest": common[-1]}
             numbers = {"n": len(seeds)} if turn is None else vars(turn)
             yield same | {"what": "crossover", "model": first, "other": second} | numbers | ends
+
+
+def _generator() -> np.random.Generator:
+    """Each interval has its own, so that it depends on its values only."""
+    return np.random.default_rng(0)

@@ -59,14 +59,18 @@ def write(runs: pd.DataFrame, folder: str | os.PathLike[str], *, title: str, com
     """
     target = Path(folder)
     (target / "figures").mkdir(parents=True, exist_ok=True)
-    numbers, models, answers = tables.comparison(runs), tables.models_table(runs), claims.folklore(runs)
+    numbers, models, answers = (
+        tables.comparison(runs),
+        tables.models_table(runs),
+        claims.folklore(runs, claims.ledger(runs)),
+    )
     effects = ablations.effects(runs)
     runs_table.write(runs, target / "runs.parquet")
     runs_table.write(runs, target / "runs.csv")
     numbers.to_csv(target / "comparison.csv", index=False)
     effects.to_csv(target / "ablations.csv", index=False)
     models.to_csv(target / "models.csv", index=False)
-    claims.table(answers).to_csv(target / "claims.csv", index=False)
+    claims.findings_table(answers).to_csv(target / "claims.csv", index=False)
     growth.growth(runs).to_csv(target / "growth.csv", index=False)
     drawn = [one for plot in figures.PLOTS if (one := _draw(plot, runs, target / "figures"))]
     content = {
@@ -77,7 +81,6 @@ def write(runs: pd.DataFrame, folder: str | os.PathLike[str], *, title: str, com
         "comparison": tables.comparison_table(numbers),
         "folklore": answers,
         "left_out": claims.left_out(runs),
-        "beyond": claims.BEYOND,
         "abridged": "" if numbers["shown"].all() else _ABRIDGED,
         "components": ablations.sections(effects),
         "components_figure": next((one for one in drawn if one.plot is figures.COMPONENTS), None),

@@ -42,6 +42,9 @@ _DTYPES = {
     "headline": "str",
     "budget_of": "str",
     "chance": "float64",
+    "memoryless_loss": "float64",
+    "measures": "str",
+    "language_class": "str",
     "gates": "str",
     "start_time": "datetime64[ms, UTC]",
     "metric": "str",
@@ -175,6 +178,9 @@ def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]
         "headline": tags.get(schema.HEADLINE, ""),
         "budget_of": tags.get(schema.BUDGET_OF, ""),
         "chance": float(tags[schema.CHANCE]) if schema.CHANCE in tags else None,
+        "memoryless_loss": float(tags[schema.MEMORYLESS_LOSS]) if schema.MEMORYLESS_LOSS in tags else None,
+        "measures": tags.get(schema.MEASURES, ""),
+        "language_class": tags.get(schema.LANGUAGE_CLASS, ""),
         "gates": "; ".join(failed) or (schema.GATE_PASSED if gates else ""),
         "start_time": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
     }
@@ -221,7 +227,7 @@ def read(file: str | os.PathLike[str]) -> pd.DataFrame:
             path,
             dtype=dict.fromkeys(text, "str"),
             keep_default_na=False,
-            na_values={"metric": [""]} | {name: [""] for name in ("seed", "chance", "at", "value")},
+            na_values={"metric": [""]} | {name: [""] for name in ("seed", "chance", "memoryless_loss", "at", "value")},
         )
         return table.assign(start_time=pd.to_datetime(table["start_time"], utc=True)).astype(_DTYPES)
     raise StoreReadError(f"{path}: a table is read from .parquet or .csv")

@@ -16,7 +16,6 @@ from analysis.runs import FINISHED, RUNNING, each, groups, results
 from analysis.statistics import Interval, mean
 from experiments import schema
 
-SEED = 0  # of the bootstrap; each interval has a generator of its own, so that it depends on its values only
 MATCHED_WITHIN = 0.01  # of the budget
 SCORE, COST = "score", "cost"
 COMPARISON_COLUMNS = (
@@ -28,7 +27,7 @@ _COSTS = (schema.PARAMETERS, schema.MATCH_ERROR, schema.TRAIN_TOKENS_PER_SECOND,
 
 def seed_mean(values: pd.Series) -> Interval:
     """Mean over seeds with its interval, the same whenever and wherever it is asked for."""
-    return mean(values.to_numpy(dtype=float), np.random.default_rng(SEED))
+    return mean(values.to_numpy(dtype=float))
 
 
 def comparison(runs: pd.DataFrame) -> pd.DataFrame:
@@ -49,7 +48,7 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
 
     def add(block: pd.DataFrame, **labels: object) -> None:
         for model in units.in_order(block["model"]):
-            found = seed_mean(block.loc[block["model"] == model, "value"])
+            found = units.of(str(labels["metric"])).within(seed_mean(block.loc[block["model"] == model, "value"]))
             rows.append(labels | {"model": model, "shown": (labels["grid"], model) in shown} | vars(found))
 
     for (grid, task), block in groups(learnt, "grid", "task"):

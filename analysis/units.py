@@ -50,6 +50,12 @@ class Quantity:
         """`value` in the quantity's unit, without naming it."""
         return MISSING if math.isnan(value) else format(value * self.scale, self.form)
 
+    def within(self, interval: Interval) -> Interval:
+        """Cut to what the quantity can be: an accuracy lies between 0 and 1, an error rate is at least 0."""
+        if self.unit != "%" or "+" in self.form:
+            return interval
+        return interval.inside(0.0, math.inf if self.lower_is_better else 1.0)
+
     def interval(self, interval: Interval) -> str:
         """``"97.3 [96.1, 98.4]"``; the estimate alone where there is no interval."""
         estimate = self.number(interval.estimate)

@@ -1,5 +1,4 @@
 from dataclasses import dataclass, fields, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import tracked_runs as truth
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from analysis import ablations, runs, variants
 from experiments import config
@@ -158,9 +158,9 @@ def test_effects_on_each_task(effects: pd.DataFrame, variant: str) -> None:
         found = row(effects, variant, task, split)
         assert found["trained"] == ((full, task) != ("transformer", truth.ADDITION))
         if (task, split) in known:
-            effect, wobble = known[task, split], truth.WOBBLE[task]
+            effect, half = known[task, split], truth.HALF[task]
             numbers = [found["estimate"], found["low"], found["high"]]
-            assert numbers == pytest.approx([effect, effect - wobble, effect + wobble])  # of two seeds the range
+            assert numbers == pytest.approx([effect, effect - half, effect + half])
             assert (found["n"], found["tasks"], found["of_tasks"]) == (2, 1, 1)
         else:  # failed, or failed a gate: missing, not zero
             assert found[["estimate", "low", "high"]].isna().all()
@@ -187,12 +187,11 @@ def test_effects_pooled(effects: pd.DataFrame, variant: str, split: str, tasks: 
     known = [truth.EFFECTS[variant][1][task, split] for task in tasks]
     assert found["estimate"] == pytest.approx(np.mean(known))
     assert (found["tasks"], found["of_tasks"], found["n"]) == (len(tasks), of_tasks, 2)
-    # Each task is resampled on its own: its mean is at either end once in four, else at the effect. BCa has nothing to
-    # correct where everything is symmetric.
-    ends = [(-truth.WOBBLE[task], 0, 0, truth.WOBBLE[task]) for task in tasks]
-    means = [np.mean(known) + np.mean(moves) for moves in product(*ends)]
-    low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
-    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1.5e-4)
+    # The standard error of a task is its wobble, each with one degree of freedom (Welch 1947).
+    squares = [truth.WOBBLE[task] ** 2 for task in tasks]
+    df = sum(squares) ** 2 / sum(square**2 for square in squares)
+    half = stats.t.ppf(0.975, df) * np.sqrt(sum(squares)) / len(tasks)
+    assert (found["low"], found["high"]) == pytest.approx((np.mean(known) - half, np.mean(known) + half))
 
 
 def test_nothing_to_pool_is_missing(effects: pd.DataFrame) -> None:
@@ -206,10 +205,10 @@ def test_scores_are_paired_by_seed(ablated: pd.DataFrame) -> None:
     effects = ablations.effects(ablated[~lost])
     found = row(effects, POSITIONS, truth.RECALL)
     # Of seed 1 alone. Unpaired, seed 0 of the full model would count too, which is a point better.
-    assert found["estimate"] == pytest.approx(0.10 + 0.01)
+    assert found["estimate"] == pytest.approx(0.10 + truth.WOBBLE[truth.RECALL])
     assert (found["n"], np.isnan(found["low"])) == (1, True)
     pooled = row(effects, POSITIONS, "")
-    assert pooled["estimate"] == pytest.approx((0.11 + 0.40 + 0.25) / 3)
+    assert pooled["estimate"] == pytest.approx((0.10 + truth.WOBBLE[truth.RECALL] + 0.40 + 0.25) / 3)
     assert (pooled["n"], pooled["tasks"], np.isnan(pooled["low"])) == (1, 3, True)
 
 
@@ -244,7 +243,7 @@ def test_scores_in_other_units_are_pooled_apart(ablated: pd.DataFrame) -> None:
     assert table.header[-3:] == ("pooled, test, nats per token", "pooled, test, points", "pooled, longer, points")
     cells = {cells[0]: cells for cells in table.rows}["positions=none"]
     assert cells[1] == "-0.600 [-0.605, -0.595]"
-    assert cells[-2] == "+25.0 [+24.3, +25.7], 3 of 3 tasks"
+    assert cells[-2] == "+25.0 [+24.9, +25.1], 3 of 3 tasks"
 
 
 def test_a_full_model_that_failed_leaves_nothing_to_compare(ablated: pd.DataFrame) -> None:
@@ -288,7 +287,7 @@ def test_the_table_of_a_full_model(effects: pd.DataFrame) -> None:
         "+25.0 [+24.1, +25.9]",
         "+40.0 [+39.0, +41.0]",
         "-20.0 [-21.0, -19.0]",
-        "+25.0 [+24.3, +25.7], 3 of 3 tasks",
+        "+25.0 [+24.9, +25.1], 3 of 3 tasks",
         "-20.0 [-21.0, -19.0], 1 of 1 task",
     )
     # By what is lost, the largest first.
@@ -315,9 +314,9 @@ def test_components_beyond_and_inside_the_margin(effects: pd.DataFrame) -> None:
     lstm, transformer = (section.sentences for section in ablations.sections(effects))
     where = ", pooled over tasks, the whole interval lies"
     assert transformer == (
-        f"In range{where} above 5 points for positions=none (+25.0 [+24.3, +25.7]).",
+        f"In range{where} above 5 points for positions=none (+25.0 [+24.9, +25.1]).",
         f"In range{where} inside ±5 points for layers=4, norm=post (+3.0 [+2.1, +3.9], 1 of 3 tasks);"
-        " num_heads=1 (+0.0 [-0.7, +0.7]).",
+        " num_heads=1 (+0.0 [-0.1, +0.1]).",
         f"Out of range{where} inside ±5 points for num_heads=1 (+0.0 [-1.0, +1.0]).",
         f"Out of range{where} below -5 points for positions=none (-20.0 [-21.0, -19.0]).",
     )
@@ -328,7 +327,7 @@ def test_components_beyond_and_inside_the_margin(effects: pd.DataFrame) -> None:
 def test_one_seed_has_no_interval_to_speak_of(ablated: pd.DataFrame) -> None:
     sections = ablations.sections(ablations.effects(ablated[ablated["seed"] == 0]))
     assert [section.sentences for section in sections] == [(), ()]
-    assert sections[1].table.rows[0][2] == "+9.0"
+    assert sections[1].table.rows[0][2] == "+9.9"
     assert sections[1].notes[0] == "Each number is of 1 seed."
 
 

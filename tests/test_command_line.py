@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -67,6 +68,21 @@ def test_plan_writes_nothing(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'none.db'}"
     assert lvt("plan", "smoke", "--tracking-uri", uri, cwd=tmp_path).returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ledger(store: tuple[Path, str]) -> None:
+    """Every claim has a line; one seed decides none."""
+    folder, uri = store
+    result = lvt("claims", "smoke", "--tracking-uri", uri, cwd=folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "gradient vanishes with distance" in result.stdout
+    records = json.loads(lvt("claims", "smoke", "--json", "--tracking-uri", uri, cwd=folder).stdout)
+    verdicts = {record["id"]: record["verdict"] for record in records}
+    assert set(verdicts.values()) <= {"undecided", "not measured", "reported"}
+    assert verdicts["2.4"] == "not measured"
+    measured = [record for record in records if record["verdict"] == "undecided"]
+    assert measured
+    assert all(record["runs"] and record["effect"] is not None for record in measured)
 
 
 def test_the_report(store: tuple[Path, str]) -> None:

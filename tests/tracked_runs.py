@@ -74,9 +74,13 @@ class Store:
 def learn_tags(task: str, model: str, seed: int, **more: str) -> dict[str, str]:
     """Tags of a run that trains a model."""
     headline = s.WER if task == G2P else s.TOKEN_ACCURACY
+    kinds = {
+        RECALL: {s.MEASURES: "distance=distance items=pairs"},
+        PARITY: {s.MEASURES: "length=length", s.LANGUAGE_CLASS: s.REGULAR},
+    }.get(task, {})
     chance = {RECALL: {s.CHANCE: "0.125"}, PARITY: {s.CHANCE: "0.5"}}.get(task, {})
     same = {s.KIND: s.LEARN, s.TASK: task, s.MODEL: model, s.SEED: str(seed), s.HEADLINE: headline}
-    return same | {s.BUDGET_OF: "parameters"} | chance | more
+    return same | {s.BUDGET_OF: "parameters"} | kinds | chance | more
 
 
 def learnt(task: str, model: str, seed: int) -> tuple[dict[str, float], dict[str, dict[int, float]]]:
@@ -165,9 +169,10 @@ def scores(task: str, models: Sequence[str]) -> list[tuple[float, float]]:
 # --- a grid of ablations with known effects --------------------------------------------------------------------------
 ABLATED, ADDITION = "ablated", "addition"
 SEEDS = (0, 1)
-# What seed 0 lacks of an effect and seed 1 has more. No two sums of these are the same, so that no resample ties with
-# the mean by chance of rounding, and intervals can be counted out exactly.
-WOBBLE = {RECALL: 0.01, PARITY: 0.0096, G2P: 0.0092, ADDITION: 0.005}
+T1 = 12.706204736  # 97.5 % quantile of Student's t with one degree of freedom
+# Half of the interval of an effect, and from it what seed 0 lacks of the effect and seed 1 has more.
+HALF = {RECALL: 0.01, PARITY: 0.0096, G2P: 0.0092, ADDITION: 0.005}
+WOBBLE = {task: half / T1 for task, half in HALF.items()}
 # full model → its score (seed 0; 0.01 worse with seed 1) by task and split
 FULL = {
     "transformer": {(RECALL, s.TEST): 0.98, (PARITY, s.TEST): 0.95, (PARITY, s.LONGER): 0.70, (G2P, s.TEST): 0.10}
@@ -220,7 +225,14 @@ def ablated() -> pd.DataFrame:
         same: dict[str, Any] = dict.fromkeys(runs.RUN_COLUMNS, "") | {
             **{"run_id": run_id, "run_name": run_id, "grid": ABLATED, "key": run_id, "kind": s.LEARN, "task": task},
             **{"model": model, "seed": seed, "device": "cpu", "status": runs.FINISHED, "headline": headline},
-            **{"chance": None, "gates": s.GATE_PASSED, "start_time": pd.Timestamp(0, unit="ms", tz="UTC")},
+            **{
+                "chance": None,
+                "memoryless_loss": None,
+                "measures": "",
+                "language_class": "",
+                "gates": s.GATE_PASSED,
+                "start_time": pd.Timestamp(0, unit="ms", tz="UTC"),
+            },
         }
         scalars = {s.metric(split, headline): value for split, value in measured.items()} | {s.PARAMETERS: BUDGET}
         points: list[tuple[str | None, str, int | None, float | None]] = [(None, "", None, None)]  # nothing was logged

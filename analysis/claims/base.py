@@ -1,0 +1,104 @@
+"""What a claim is, and what the runs answer to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from analysis import units
+from analysis.claims.rules import Ruling, exponential
+from analysis.statistics import Interval
+
+LSTM, ATTENTION, TRANSFORMER = "lstm", "lstm_attention", "transformer"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Numbers that speak to a claim, and the sentence that states them."""
+
+    sentence: str
+    where: str  # task and slice, or hardware and batches
+    numbers: Mapping[str, Interval]  # by statistic; shares as 0..1, differences positive where the Transformer is ahead
+    setting: str = ""  # of a sweep: hardware and batches, which its sentence leaves out
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the effect of a claim is shown: the quantity, and what makes its number of the effect that is ruled on."""
+
+    quantity: units.Quantity
+    shown: Callable[[Interval], Interval] = lambda interval: interval
+
+    def said(self, interval: Interval) -> str:
+        """``"+41.0 points [+33.0, +48.0]"``."""
+        return self.quantity.said(self.shown(interval))
+
+
+def _inverted(interval: Interval) -> Interval:
+    return exponential(Interval(-interval.estimate, -interval.high, -interval.low, interval.n))
+
+
+def _of_shares(interval: Interval) -> Interval:
+    """No two shares differ by more than 1."""
+    return interval.inside(-1.0, 1.0)
+
+
+POINTS = Scale(units.Quantity("lead of the Transformer", "points", 100.0, "+z.1f"), _of_shares)
+GAIN = Scale(units.Quantity("full model minus variant", "points", 100.0, "+z.1f"), _of_shares)
+LSTM_TO_TRANSFORMER = Scale(units.Quantity("LSTM / Transformer", "times", 1.0, ",.2f"), exponential)
+TRANSFORMER_TO_LSTM = Scale(units.Quantity("Transformer / LSTM", "times", 1.0, ",.2f"), _inverted)
+ATTENTION_TO_LSTM = Scale(units.Quantity("LSTM + attention / LSTM", "times", 1.0, ",.2f"), exponential)
+EXPONENT = Scale(units.Quantity("difference of exponents", "", 1.0, "+z.2f"))
+SHARE = Scale(units.Quantity("share of the gap closed", "%", 100.0, ".0f"))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A claim decided: the ruling, the clause that states its numbers, and what does not count, with the reason.
+
+    `effect` stands in for the ruling's where its interval is of another form (a share of a gap).
+    """
+
+    ruling: Ruling
+    clause: str  # "pooled over 3 tasks the Transformer leads by …", without a full stop
+    left_out: tuple[str, ...] = ()
+    effect: Interval | None = None
+
+
+@dataclass(frozen=True)
+class NotDecided:
+    """Nothing to decide a claim on, and why."""
+
+    left_out: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of CLAIMS.md: what people say, what decides it in words, and the function that is that criterion."""
+
+    id: str
+    says: str
+    asks: str
+    supported: str
+    refuted: str
+    scale: Scale
+    decide: Callable[[pd.DataFrame], Decision | NotDecided]
+    findings: Callable[[pd.DataFrame], Iterator[Finding]] = lambda _: iter(())
+
+    @property
+    def family(self) -> str:
+        """The number before the point: claims are corrected for each other within it."""
+        return self.id.partition(".")[0]
+
+
+def nothing(_: pd.DataFrame) -> NotDecided:
+    """For a claim that no kind of run speaks to yet."""
+    return NotDecided()
+
+
+def missing(interval: Interval) -> bool:
+    """Whether there is not even an estimate."""
+    return math.isnan(interval.estimate)

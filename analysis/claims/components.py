@@ -1,0 +1,70 @@
+"""Family 5: each component matters. One claim for each variant of a full model that a grid holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis import ablations, units
+from analysis.claims.base import GAIN, Claim, Decision, NotDecided
+from analysis.claims.rules import ACCURACY_MARGIN, Rule, Sample, pooled
+from analysis.claims.wording import tasks_count
+from analysis.evidence import contests
+from analysis.runs import family
+from analysis.variants import change, full_models
+from experiments import schema
+
+MATTERS = Rule(above=ACCURACY_MARGIN, below=-ACCURACY_MARGIN, margin=ACCURACY_MARGIN)
+
+
+def claims(evidence: pd.DataFrame) -> list[Claim]:
+    """The claims 5.* of these runs: "<full model>: <what is changed> matters", in the order of the models."""
+    found: dict[tuple[str, str], Claim] = {}
+    learnt = evidence[evidence["kind"] == schema.LEARN]
+    for _, measured in learnt.groupby("grid"):
+        for full in units.in_order(full_models(measured["model"].unique()).values()):
+            for variant in units.in_order(measured["model"]):
+                if variant != full and family(variant) == family(full):
+                    found.setdefault((full, variant), _claim(full, variant))
+    return list(found.values())
+
+
+def _claim(full: str, variant: str) -> Claim:
+    def decide(evidence: pd.DataFrame) -> Decision | NotDecided:
+        return decide_component(evidence, full, variant)
+
+    return Claim(
+        f"5.{full}: {change(full, variant)}",
+        f"in the {units.model_name(full)}, {change(full, variant)} costs accuracy",
+        "what each component buys",
+        "Δ(full − variant) > 5 points, pooled over tasks",
+        "tie: the component makes no difference; Δ < −5 points: it harms",
+        GAIN,
+        decide,
+    )
+
+
+def decide_component(evidence: pd.DataFrame, full: str, variant: str) -> Decision | NotDecided:
+    """5.*: full model minus variant in range, pooled over the tasks on which the full model is trained."""
+    samples, left_out = [], []
+    for contest in contests(evidence):
+        if contest.quantity.unit != "%":
+            continue
+        gaps: np.ndarray = ablations.gaps(contest, full, variant, schema.TEST)
+        if not len(gaps):
+            continue
+        if contest.untrained(reached := contest.in_range(full)):
+            percent = contest.quantity.number(reached)
+            left_out.append(f"{units.model_name(full)} is not trained on {contest.name}: {percent} % in range")
+        elif reason := contest.unmatched(full, variant):
+            left_out.append(f"{contest.name}: {reason}")
+        else:
+            samples.append(Sample(contest.name, gaps, contest.runs_of(full, variant)))
+    if not samples:
+        return NotDecided(tuple(left_out))
+    ruling = pooled(samples, MATTERS)
+    clause = (
+        f"{units.model_name(full)} minus {change(full, variant)}: {GAIN.said(ruling.effect.interval)}"
+        f" on {tasks_count(len(samples))}"
+    )
+    return Decision(ruling, clause, tuple(left_out))

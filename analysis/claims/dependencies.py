@@ -1,0 +1,264 @@
+"""Family 2: dependencies that are long in distance, in the number of items, and in length out of range.
+
+Three curves, never one. In range, a model that fails even at the nearest distance (or the fewest items) is not trained
+on the task: its failure says nothing of distance. Out of range, one that fails in range is not trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis import statistics, units
+from analysis.claims.base import LSTM, POINTS, TRANSFORMER, Claim, Decision, Finding, NotDecided, nothing
+from analysis.claims.rules import (
+    ACCURACY_MARGIN,
+    LEAST_SEEDS,
+    Part,
+    Rule,
+    Ruling,
+    Sample,
+    Verdict,
+    pooled,
+    together,
+)
+from analysis.claims.wording import lead, tasks_count, the
+from analysis.evidence import Contest, contests, stand_in
+from analysis.runs import family
+from analysis.statistics import student
+from experiments import schema
+
+IN_RANGE = Rule(above=ACCURACY_MARGIN, below=ACCURACY_MARGIN, margin=ACCURACY_MARGIN)
+OUT_OF_RANGE = Rule(above=ACCURACY_MARGIN, below=-ACCURACY_MARGIN, margin=ACCURACY_MARGIN)
+_CLASS_NAMES = {
+    schema.REGULAR: "regular languages",
+    schema.CONTEXT_FREE: "context-free languages",
+    schema.CONTEXT_SENSITIVE: "context-sensitive languages",
+    "": "other tasks",
+}
+
+
+# --- in range: distance and items ------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Gap:
+    """A model's lead over another at one place, or why there is none that counts."""
+
+    sample: Sample | None
+    reason: str = ""
+
+
+def in_range_gap(contest: Contest, kind: str, first: str, second: str) -> Gap | None:
+    """First minus second at the hardest place of the axis that shows `kind`; None if the task does not measure it."""
+    axis = contest.measures.get(kind)
+    if axis is None:
+        return None
+    found = contest.hardest(first, second, split=schema.TEST, axis=axis)
+    labels = [stand_in(contest.rows["model"], base) for base in (first, second)]
+    if found is None or labels[0] is None or labels[1] is None:
+        return None
+    at, (a, b) = found
+    if reason := contest.unmatched(labels[0], labels[1]):
+        return Gap(None, f"{contest.name}: {reason}")
+    for base, label in zip((first, second), labels, strict=True):
+        easiest = contest.easiest(base, axis)
+        if easiest is not None and contest.untrained(easiest[1]):
+            return Gap(
+                None,
+                f"{units.model_name(str(label))} is not trained on {contest.name}:"
+                f" {contest.quantity.number(easiest[1])} % at {axis} {easiest[0]:g} already",
+            )
+    gap = contest.quantity.direction * (a - b)
+    return Gap(Sample(f"{contest.name}, {axis} {at:g}", gap, contest.runs_of(labels[0], labels[1])))
+
+
+def _decide_in_range(evidence: pd.DataFrame, kind: str, words: str) -> Decision | NotDecided:
+    gaps = [
+        gap
+        for contest in contests(evidence)
+        if contest.quantity.unit == "%" and (gap := in_range_gap(contest, kind, TRANSFORMER, LSTM)) is not None
+    ]
+    samples = [gap.sample for gap in gaps if gap.sample is not None]
+    left_out = tuple(gap.reason for gap in gaps if gap.reason)
+    if not samples:
+        return NotDecided(left_out)
+    ruling = pooled(samples, IN_RANGE, majority=True)
+    return Decision(ruling, f"{words}, {_lead_words(ruling)}", left_out)
+
+
+def _lead_words(ruling: Ruling) -> str:
+    """Who is ahead, on how many of the tasks that count."""
+    counting = sum(part.effect.n >= LEAST_SEEDS for part in ruling.parts) or len(ruling.parts)
+    gap = ruling.effect.interval
+    words = lead(gap, units.SCORES[schema.TOKEN_ACCURACY], TRANSFORMER, LSTM)
+    return f"{words} on {tasks_count(counting)}"
+
+
+def decide_distance(evidence: pd.DataFrame) -> Decision | NotDecided:
+    """2.1: Δ in the farthest bin, pooled over the tasks that measure distance; a majority of them must agree."""
+    return _decide_in_range(evidence, schema.DISTANCE, "in range at the farthest distance")
+
+
+def decide_items(evidence: pd.DataFrame) -> Decision | NotDecided:
+    """2.2: Δ at the largest number of items, likewise."""
+    return _decide_in_range(evidence, schema.ITEMS, "with the most items to keep")
+
+
+# --- out of range ----------------------------------------------------------------------------------------------------
+def out_of_range_gaps(contest: Contest) -> Iterator[Gap]:
+    """Δ of the mean over lengths out of range, of every Transformer (its positions differ) against the LSTM."""
+    name = schema.metric(schema.LONGER, contest.headline)
+    lstm = stand_in(contest.rows["model"], LSTM)
+    present = contest.rows.loc[contest.rows["metric"].str.startswith(name), "model"]
+    transformers = sorted(label for label in present.unique() if family(label) == TRANSFORMER)
+    if lstm is None or lstm not in set(present):
+        return
+    for label in transformers:
+        where = contest.name if len(transformers) == 1 else f"{contest.name} with {units.model_name(label)}"
+        if reason := contest.unmatched(label, lstm):
+            yield Gap(None, f"{where}: {reason}")
+            continue
+        untrained = [
+            f"{units.model_name(one)} is not trained on {contest.name}: {contest.quantity.number(score)} % in range"
+            for one in (lstm, label)
+            if contest.untrained(score := contest.in_range(one))
+        ]
+        if untrained:
+            yield Gap(None, "; ".join(untrained))
+            continue
+        a, b = contest.mean_over_lengths(label), contest.mean_over_lengths(lstm)
+        gap = contest.quantity.direction * (a - b).dropna().to_numpy(dtype=float)
+        if len(gap):
+            yield Gap(Sample(where, gap, contest.runs_of(label, lstm)))
+
+
+def decide_length(evidence: pd.DataFrame) -> Decision | NotDecided:
+    """2.3: Δ of the mean over lengths out of range, pooled within each class of languages; conditional on the class."""
+    classes: dict[str, list[Sample]] = {}
+    left_out: list[str] = []
+    for contest in contests(evidence):
+        if contest.quantity.unit != "%":
+            continue
+        for gap in out_of_range_gaps(contest):
+            if gap.sample is not None:
+                classes.setdefault(contest.language_class, []).append(gap.sample)
+            else:
+                left_out.append(gap.reason)
+    left = tuple(dict.fromkeys(left_out))
+    if not classes:
+        return NotDecided(left)
+    order = [name for name in _CLASS_NAMES if name in classes]
+    rulings = {name: pooled(classes[name], OUT_OF_RANGE) for name in order}
+    parts = [
+        Part(_CLASS_NAMES[name], ruling.effect, ruling.verdict, ruling.p, sum((p.runs for p in ruling.parts), ()))
+        for name, ruling in rulings.items()
+    ]
+    if any(part.verdict is Verdict.CONDITIONAL for part in parts):  # on the task within a class: then on that
+        ruling = pooled([sample for name in order for sample in classes[name]], OUT_OF_RANGE)
+    elif len(parts) == 1:
+        ruling = rulings[order[0]]
+    else:
+        ruling = together(parts)
+    clauses = [f"on {_CLASS_NAMES[name]} {_lead_words(rulings[name])}" for name in order]
+    return Decision(ruling, f"out of range {' and '.join(clauses)}", left, _pooled_effect(classes))
+
+
+def _pooled_effect(classes: dict[str, list[Sample]]) -> statistics.Interval:
+    """Over all tasks that have seeds enough, or all tasks where none has."""
+    samples = [sample.differences for same in classes.values() for sample in same]
+    enough = [values for values in samples if len(np.asarray(values)) >= LEAST_SEEDS]
+    return student(enough or samples).interval
+
+
+# --- what was measured, task by task ---------------------------------------------------------------------------------
+def far(evidence: pd.DataFrame) -> Iterator[Finding]:
+    """2.1: lead of the Transformer in range, at the farthest."""
+    for contest in contests(evidence):
+        yield from _lead_on(contest, schema.TEST, contest.measures.get(schema.DISTANCE))
+
+
+def many(evidence: pd.DataFrame) -> Iterator[Finding]:
+    """2.2: lead of the Transformer in range, at the largest number of items."""
+    for contest in contests(evidence):
+        yield from _lead_on(contest, schema.TEST, contest.measures.get(schema.ITEMS))
+
+
+def out_of_range(evidence: pd.DataFrame) -> Iterator[Finding]:
+    """2.3: lead of the Transformer on sequences longer than any in training."""
+    for contest in contests(evidence):
+        yield from _lead_on(contest, schema.LONGER, None)
+
+
+def _lead_on(contest: Contest, split: str, axis: str | None) -> Iterator[Finding]:
+    if split == schema.TEST and axis is None:
+        return
+    found = contest.hardest(LSTM, TRANSFORMER, split=split, axis=axis)
+    if found is None:
+        return
+    at, (lstm, transformer) = found
+    quantity = contest.quantity
+    gap = statistics.difference(quantity.direction * transformer, quantity.direction * lstm)
+    means = [quantity.within(statistics.mean(scores)) for scores in (lstm, transformer)]
+    place = f"{axis} {at:g}" if axis else "longer than in training"
+    sentence = (
+        f"{contest.name}, {place}: {quantity.name} {quantity.said(means[0])} for the LSTM,"
+        f" {quantity.said(means[1])} for the Transformer; {lead(gap, quantity, TRANSFORMER, LSTM)}."
+    )
+    if split == schema.LONGER:
+        sentence += "".join(_untrained(contest))
+    numbers = {f"{quantity.name}, {m}": mean for m, mean in zip((LSTM, TRANSFORMER), means, strict=True)}
+    yield Finding(sentence, f"{contest.name}, {place}", numbers | {f"{quantity.name}, lead of {TRANSFORMER}": gap})
+
+
+def _untrained(contest: Contest) -> Iterator[str]:
+    """Names the models that failed in range already: their failure out of range says nothing about generalisation."""
+    for base in (LSTM, TRANSFORMER):
+        found = contest.hardest(base, split=schema.TEST)
+        if found is not None and contest.untrained(score := float(np.mean(found[1][0]))):
+            reached = contest.quantity.number(score)
+            yield f" In range {the(base)} reaches only {reached} %: it is not trained on this."
+
+
+CLAIMS = (
+    Claim(
+        "2.1",
+        "LSTMs struggle with long-term dependencies, Transformers excel: distance",
+        "distance in range",
+        "Δ > 5 points in the farthest bin, pooled and on the majority of tasks",
+        "pooled Δ < 5 points; conditional on the task where tasks differ",
+        POINTS,
+        decide_distance,
+        far,
+    ),
+    Claim(
+        "2.2",
+        "… number of items",
+        "number of items",
+        "Δ > 5 points at the most items, pooled and on the majority of tasks",
+        "pooled Δ < 5 points; conditional on the task where tasks differ",
+        POINTS,
+        decide_items,
+        many,
+    ),
+    Claim(
+        "2.3",
+        "… length out of range",
+        "length out of range",
+        "Δ of the mean over lengths > 5 points, in every class of languages",
+        "Δ < −5 points: the reverse holds; conditional on the class where classes differ",
+        POINTS,
+        decide_length,
+        out_of_range,
+    ),
+    Claim(
+        "2.4",
+        "the LSTM's gradient vanishes with distance",
+        "how gradients fade with distance",
+        "half-distance of the gradient norm, Transformer / LSTM, > 2",
+        "ratio < 1.1",
+        POINTS,
+        nothing,
+    ),
+)

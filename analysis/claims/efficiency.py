@@ -1,0 +1,237 @@
+"""Family 4: time and memory at the longest lengths, accuracy at equal cost, and the gain from more data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from analysis import scaling
+from analysis.claims.base import (
+    LSTM,
+    POINTS,
+    TRANSFORMER,
+    TRANSFORMER_TO_LSTM,
+    Claim,
+    Decision,
+    Finding,
+    NotDecided,
+)
+from analysis.claims.costs import crossing, log_ratio, runs_of
+from analysis.claims.rules import (
+    ACCURACY_MARGIN,
+    COST_MARGIN,
+    LEAST_REPEATS,
+    Part,
+    Rule,
+    Ruling,
+    Sample,
+    Verdict,
+    pooled,
+    together,
+)
+from analysis.claims.wording import LONGER, MEMORY, WORK, factor, lengths_of
+from analysis.evidence import Contest, Sweep, contests, ratio_at, stand_in, sweeps
+from analysis.statistics import Interval
+from experiments import schema
+
+# Of the logarithm of LSTM / Transformer: supported where Transformer / LSTM is below 0.9, refuted where above 1.1.
+RATIO = Rule(above=-math.log(1 - COST_MARGIN), below=-math.log(1 + COST_MARGIN), margin=math.log(1 + COST_MARGIN))
+EQUAL_COST = Rule(above=ACCURACY_MARGIN, below=-ACCURACY_MARGIN, margin=ACCURACY_MARGIN)
+TIMES = {
+    schema.TRAIN_STEP_SECONDS: "a training step",
+    schema.ENCODE_SECONDS: "encoding",
+    schema.GENERATE_SECONDS: "generation",
+}
+MEMORIES = {
+    schema.PEAK_MEMORY: "training",
+    schema.GENERATE_PEAK_MEMORY: "generation",
+    schema.STATE_BYTES: "the decoding state",
+}
+CLOCKS = {schema.TRAIN_SECONDS: "seconds", schema.TRAIN_FLOPS: "FLOPs"}
+QUARTILES = (0.25, 0.5, 0.75, 1.0)
+
+
+# --- time and memory at the longest length ---------------------------------------------------------------------------
+def decide_time(evidence: pd.DataFrame) -> Decision | NotDecided:
+    """4.1: ratio Transformer / LSTM at the longest common length; conditional where the curves cross before it."""
+    return _decide_at_longest(evidence, TIMES, "time")
+
+
+def decide_memory(evidence: pd.DataFrame) -> Decision | NotDecided:
+    """4.2: likewise for peak memory and the decoding state."""
+    return _decide_at_longest(evidence, MEMORIES, "memory")
+
+
+def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: str) -> Decision | NotDecided:
+    parts, turns, said = [], [], []
+    for sweep in sweeps(evidence):
+        for metric, work in metrics.items():
+            pair = sweep.pair(TRANSFORMER, LSTM, metric)
+            if pair is None:
+                continue
+            longest = max(map(float, pair[0].columns))
+            effect = log_ratio(sweep, LSTM, TRANSFORMER, metric, longest)
+            verdict, p = RATIO.side(effect) if effect.n >= LEAST_REPEATS else (Verdict.UNDECIDED, math.nan)
+            parts.append(Part(f"{work}, {sweep.where}", effect, verdict, p, runs_of(sweep, TRANSFORMER, LSTM)))
+            said.append(f"{TRANSFORMER_TO_LSTM.said(effect.interval)} for {work} at length {longest:,.0f}")
+            turn = crossing(sweep, TRANSFORMER, LSTM, metric)
+            if turn:
+                turns.append((parts[-1], f"{work}: {turn}"))
+    if not parts:
+        return NotDecided()
+    ruling = together(parts)
+    decided = [part for part in parts if part.verdict in (Verdict.SUPPORTED, Verdict.REFUTED)]
+    crossed = [(part, words) for part, words in turns if part in decided]
+    if crossed and Verdict.UNDECIDED not in {part.verdict for part in parts}:
+        p = max(part.p for part in decided)
+        words = f"on the length: {'; '.join(words for _, words in crossed)}"
+        if ruling.verdict is Verdict.CONDITIONAL:
+            words = f"{ruling.condition}; {words}"
+        ruling = Ruling(Verdict.CONDITIONAL, ruling.effect, p, words, ruling.parts)
+    return Decision(ruling, f"Transformer / LSTM in {what}: {', '.join(said)}")
+
+
+# --- accuracy at equal cost ------------------------------------------------------------------------------------------
+def decide_equal_cost(evidence: pd.DataFrame) -> Decision | NotDecided:
+    """4.3: Δ of the validation score at each quartile of the budget that both models spent, in seconds and in FLOPs.
+
+    A model's score at a budget is the best that it had reached by then: that of the checkpoint it would be stopped at.
+    """
+    samples: dict[tuple[str, float], list[Sample]] = {}
+    left_out: list[str] = []
+    for contest in contests(evidence):
+        labels = [stand_in(contest.rows["model"], base) for base in (TRANSFORMER, LSTM)]
+        if contest.quantity.unit != "%" or labels[0] is None or labels[1] is None:
+            continue
+        if reason := contest.unmatched(labels[0], labels[1]):
+            left_out.append(f"{contest.name}: {reason}")
+            continue
+        for clock in CLOCKS:
+            for quartile, gaps in equal_cost(contest, labels[0], labels[1], clock).items():
+                sample = Sample(contest.name, gaps, contest.runs_of(labels[0], labels[1]))
+                samples.setdefault((clock, quartile), []).append(sample)
+    if not samples:
+        return NotDecided(tuple(left_out))
+    rulings = {place: pooled(same, EQUAL_COST) for place, same in samples.items()}
+    parts = [
+        Part(
+            f"{quartile:.0%} of the {CLOCKS[clock]}",
+            ruling.effect,
+            ruling.verdict,
+            ruling.p,
+            tuple(dict.fromkeys(run for part in ruling.parts for run in part.runs)),
+        )
+        for (clock, quartile), ruling in rulings.items()
+    ]
+    conditional = next((r for r in rulings.values() if r.verdict is Verdict.CONDITIONAL), None)
+    ruling = replace(conditional, parts=tuple(parts)) if conditional is not None else together(parts)
+    ends = [
+        f"{POINTS.said(rulings[clock, at].effect.interval)} at {at:.0%}"
+        for clock in CLOCKS
+        for at in (QUARTILES[0], QUARTILES[-1])
+        if (clock, at) in rulings
+    ]
+    clocks = [name for clock, name in CLOCKS.items() if any(clock == found for found, _ in rulings)]
+    clause = f"at equal {' and '.join(clocks)} the Transformer's lead is {', '.join(ends)} of the budget"
+    return Decision(ruling, clause, tuple(left_out))
+
+
+def equal_cost(contest: Contest, first: str, second: str, clock: str) -> dict[float, np.ndarray]:
+    """First minus second, by seed, at each quartile of the smaller of their budgets; absent where one has no score."""
+    score = schema.metric(schema.VALIDATION, contest.headline)
+    curves: dict[tuple[str, int], pd.DataFrame] = {}
+    for label in (first, second):
+        if (label, score) in contest.measured and (label, clock) in contest.measured:
+            points = [
+                contest.measured[label, name].set_index(["seed", "at"])["value"].rename(name) for name in (score, clock)
+            ]
+            for seed, curve in pd.concat(points, axis="columns", join="inner").groupby(level="seed"):
+                curves[label, int(str(seed))] = curve.sort_index()
+    found: dict[float, list[float]] = {}
+    direction = contest.quantity.direction
+    for run_seed in sorted({seed for _, seed in curves}):
+        pair = [curves.get((label, run_seed)) for label in (first, second)]
+        if pair[0] is None or pair[1] is None or pair[0].empty or pair[1].empty:
+            continue
+        budget = min(curve[clock].max() for curve in pair if curve is not None)
+        for quartile in QUARTILES:
+            reached = [
+                (direction * curve.loc[curve[clock] <= quartile * budget * (1 + 1e-9), score]).max()
+                for curve in pair
+                if curve is not None
+            ]
+            if not any(math.isnan(value) for value in reached):
+                found.setdefault(quartile, []).append(float(reached[0] - reached[1]))
+    return {quartile: np.array(gaps) for quartile, gaps in found.items()}
+
+
+# --- what was measured -----------------------------------------------------------------------------------------------
+def time(evidence: pd.DataFrame) -> Iterator[Finding]:
+    """4.1: time at the longest common length, and where the order of the curves turns."""
+    for sweep in sweeps(evidence):
+        for metric in (schema.TRAIN_STEP_SECONDS, schema.ENCODE_SECONDS):
+            yield from _at_longest(sweep, metric, WORK[metric], LONGER)
+
+
+def memory(evidence: pd.DataFrame) -> Iterator[Finding]:
+    """4.2: peak memory of a training step and decoding state at the longest common length."""
+    for sweep in sweeps(evidence):
+        yield from _at_longest(sweep, schema.PEAK_MEMORY, "a training step", MEMORY)
+        yield from _at_longest(sweep, schema.STATE_BYTES, "the decoding state of a sequence", MEMORY)
+
+
+def _at_longest(sweep: Sweep, metric: str, work: str, verb: str) -> Iterator[Finding]:
+    pair = sweep.pair(TRANSFORMER, LSTM, metric)
+    if pair is None:
+        return
+    lengths = lengths_of(pair[0])
+    shortest, longest = lengths[0], lengths[-1]
+    ratio = ratio_at(*pair, longest)
+    sentence = f"At length {longest:,.0f} {factor(ratio, TRANSFORMER, LSTM, verb)} for {work}"
+    name = metric.rpartition("/")[2]
+    numbers = {f"{name}, {TRANSFORMER} / {LSTM}, length {longest:g}": ratio}
+    if len(lengths) > 1:
+        turn = scaling.crossover(lengths, pair[0].mean(), pair[1].mean())
+        if turn is None:
+            sentence += f", and the curves do not cross from length {shortest:,.0f} on"
+        else:
+            sentence += f", and the curves cross at length {turn:,.0f}"
+            numbers[f"{name}, crossover length"] = Interval(turn, np.nan, np.nan, len(pair[0]))
+    yield Finding(f"{sentence}.", sweep.where, numbers, sweep.where)
+
+
+CLAIMS: Sequence[Claim] = (
+    Claim(
+        "4.1",
+        "LSTMs are less efficient for very long sequences, Transformers more: time",
+        "time at the longest length",
+        "Transformer / LSTM < 0.9 at the longest common length",
+        "> 1.1; conditional where a crossover lies inside the range",
+        TRANSFORMER_TO_LSTM,
+        decide_time,
+        time,
+    ),
+    Claim(
+        "4.2",
+        "… memory",
+        "memory at the longest length",
+        "Transformer / LSTM < 0.9 at the longest common length",
+        "> 1.1; conditional where a crossover lies inside the range",
+        TRANSFORMER_TO_LSTM,
+        decide_memory,
+        memory,
+    ),
+    Claim(
+        "4.3",
+        "… at equal cost",
+        "scores at equal seconds and equal FLOPs",
+        "Δ > 5 points at each quartile of the budget",
+        "Δ < −5 points at each",
+        POINTS,
+        decide_equal_cost,
+    ),
+)

@@ -1,0 +1,240 @@
+"""The ledger: every claim of CLAIMS.md with its verdict, and the four folklore rows in one sentence each."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis import units
+from analysis.claims import attention, components, data, dependencies, efficiency, processing
+from analysis.claims.base import Claim, Decision, Finding, NotDecided
+from analysis.claims.rules import Ruling, Verdict, after_holm
+from analysis.evidence import admitted, gated_out
+from analysis.statistics import Interval
+
+CLAIMS: tuple[Claim, ...] = (
+    *processing.CLAIMS,
+    *dependencies.CLAIMS,
+    *attention.CLAIMS,
+    *efficiency.CLAIMS,
+    *data.CLAIMS,
+)
+NO_EFFECT = Interval(math.nan, math.nan, math.nan, 0)
+COLUMNS = (
+    *("id", "claim", "verdict", "effect", "low", "high", "unit", "n", "p", "condition", "numbers"),
+    *("supported_when", "refuted_when", "left_out", "runs"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the ledger.
+
+    `effect` is that of the claim's scale (a lead as 0..1, a ratio, an exponent, a share); `p` is corrected by Holm for
+    the claims of the family, and NaN where nothing was decided.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    clause: str  # the numbers in words; "" if there are none
+    effect: Interval
+    p: float
+    condition: str
+    parts: tuple[tuple[str, str, Verdict], ...]  # where, its effect in words, its verdict
+    runs: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a number."""
+        return self.verdict is not Verdict.NOT_MEASURED
+
+    @property
+    def number(self) -> str:
+        """The effect with its unit: ``"+41.0 points [+33.0, +48.0]"``."""
+        return self.claim.scale.quantity.said(self.effect) if self.measured else units.MISSING
+
+    @property
+    def why(self) -> str:
+        """What makes the verdict conditional or undecided, or keeps tasks out of it; "" where nothing does."""
+        return "; ".join(filter(None, (self.condition, *self.left_out)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the folklore table: what people say, and the claims that it comes down to."""
+
+    name: str
+    lstm: str
+    transformer: str
+    family: str
+
+
+FOLKLORE = (
+    Row("processing", "sequential, one token at a time", "parallel, all tokens at once", "1"),
+    Row("dependencies", "can struggle with long-term dependencies", "excels at long-term dependencies", "2"),
+    Row("attention", "none inherent, can be added", "inherent multi-head self-attention", "3"),
+    Row(
+        "efficiency and scalability",
+        "less, for very long sequences",
+        "more, for long sequences and large data sets",
+        "4",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the runs say to a row: the entries of its claims, and what was measured task by task."""
+
+    row: Row
+    entries: tuple[Entry, ...]
+    findings: Mapping[str, tuple[Finding, ...]]
+
+    @property
+    def sentence(self) -> str:
+        """One sentence made of the numbers of the row's claims."""
+        clauses = [entry.clause for entry in self.entries if entry.clause]
+        if not clauses:
+            return "Not measured."
+        words = "; ".join(clauses)
+        return f"{words[0].upper()}{words[1:]}."
+
+    @property
+    def paragraphs(self) -> list[tuple[str, list[str]]]:
+        """What was measured, in sentences, under what it was measured on ("" where the sentence says it itself)."""
+        found = [finding for findings in self.findings.values() for finding in findings]
+        return [
+            (setting, [finding.sentence for finding in same])
+            for setting, same in itertools.groupby(found, lambda finding: finding.setting)
+        ]
+
+    @property
+    def verdicts(self) -> list[tuple[str, Verdict]]:
+        """Claim and verdict."""
+        return [(entry.claim.id, entry.verdict) for entry in self.entries]
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """What the row's claims ask and the runs do not answer."""
+        return [entry.claim.asks for entry in self.entries if not entry.measured]
+
+
+def ledger(runs: pd.DataFrame) -> list[Entry]:
+    """Every claim, decided on the runs that passed the gates: families 1 to 4, then one entry a component (5.*)."""
+    evidence = admitted(runs)
+    claims = [*CLAIMS, *components.claims(evidence)]
+    decisions = {claim.id: claim.decide(evidence) for claim in claims}
+    rulings: dict[str, Ruling] = {}
+    for family in dict.fromkeys(claim.family for claim in claims):
+        own = {
+            claim.id: decision.ruling
+            for claim in claims
+            if claim.family == family and isinstance(decision := decisions[claim.id], Decision)
+        }
+        rulings |= after_holm(own)
+    return [_entry(claim, decisions[claim.id], rulings.get(claim.id)) for claim in claims]
+
+
+def _entry(claim: Claim, decision: Decision | NotDecided, ruling: Ruling | None) -> Entry:
+    if not isinstance(decision, Decision) or ruling is None:
+        return Entry(claim, Verdict.NOT_MEASURED, "", NO_EFFECT, math.nan, "", (), (), decision.left_out)
+    effect = decision.effect or ruling.effect.interval
+    parts = tuple((part.where, claim.scale.said(part.effect.interval), part.verdict) for part in ruling.parts)
+    runs = tuple(dict.fromkeys(run for part in ruling.parts for run in part.runs))
+    condition = ruling.condition or _few(ruling)
+    return Entry(
+        claim,
+        ruling.verdict,
+        decision.clause,
+        claim.scale.shown(effect),
+        ruling.p,
+        condition,
+        parts,
+        runs,
+        decision.left_out,
+    )
+
+
+def _few(ruling: Ruling) -> str:
+    """Says so where the reason of no verdict is that there are too few seeds."""
+    if ruling.verdict is not Verdict.UNDECIDED:
+        return ""
+    if not any(part.enough for part in ruling.parts):
+        most = max(part.effect.n for part in ruling.parts)
+        return f"{most} seed{'' if most == 1 else 's'} or repeats; five are the least for a verdict"
+    return "the interval covers both sides"
+
+
+def folklore(runs: pd.DataFrame, entries: Sequence[Entry]) -> list[Answer]:
+    """The four rows, each with the entries of its family and what was measured."""
+    evidence = admitted(runs)
+    return [
+        Answer(
+            row,
+            own := tuple(entry for entry in entries if entry.claim.family == row.family),
+            {entry.claim.id: tuple(entry.claim.findings(evidence)) for entry in own},
+        )
+        for row in FOLKLORE
+    ]
+
+
+def left_out(runs: pd.DataFrame) -> list[str]:
+    """A sentence for each model that does not count because a gate failed."""
+    columns = ["grid", "kind", "task", "model", "gates"]
+    return [
+        f"{units.model_name(model)} is left out on {task or grid} ({kind}): {gates}."
+        for grid, kind, task, model, gates in gated_out(runs)[columns].itertuples(index=False, name=None)
+    ]
+
+
+def as_frame(entries: Sequence[Entry]) -> pd.DataFrame:
+    """The ledger as a table, for a file; `runs` holds their ids, with spaces between."""
+    rows = [
+        record | {"left_out": "; ".join(record["left_out"]), "runs": " ".join(record["runs"])}
+        for record in map(as_record, entries)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def as_record(entry: Entry) -> dict[str, Any]:
+    """One entry for machines: what is not known is None."""
+
+    def known(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    scale = entry.claim.scale.quantity
+    return {
+        "id": entry.claim.id,
+        "claim": entry.claim.says,
+        "verdict": str(entry.verdict),
+        "effect": known(entry.effect.estimate * scale.scale),
+        "low": known(entry.effect.low * scale.scale),
+        "high": known(entry.effect.high * scale.scale),
+        "unit": scale.unit or scale.name,
+        "n": entry.effect.n,
+        "p": known(entry.p),
+        "condition": entry.condition,
+        "numbers": entry.clause,
+        "supported_when": entry.claim.supported,
+        "refuted_when": entry.claim.refuted,
+        "left_out": list(entry.left_out),
+        "runs": list(entry.runs),
+    }
+
+
+def findings_table(answers: Sequence[Answer]) -> pd.DataFrame:
+    """The numbers behind the sentences: columns row, claim, where, statistic, estimate, low, high, n."""
+    rows = [
+        {"row": answer.row.name, "claim": claim, "where": finding.where, "statistic": statistic} | vars(interval)
+        for answer in answers
+        for claim, found in answer.findings.items()
+        for finding in found
+        for statistic, interval in finding.numbers.items()
+    ]
+    return pd.DataFrame(rows, columns=["row", "claim", "where", "statistic", "estimate", "low", "high", "n"])

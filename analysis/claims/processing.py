@@ -1,0 +1,229 @@
+"""Family 1: parallel or step by step, and what follows for the time of training and of generating."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from analysis import statistics, units
+from analysis.claims.base import (
+    EXPONENT,
+    LSTM,
+    LSTM_TO_TRANSFORMER,
+    TRANSFORMER,
+    Claim,
+    Decision,
+    Finding,
+    NotDecided,
+)
+from analysis.claims.costs import cost_samples, crossing, exponent_difference, exponent_of, runs_of
+from analysis.claims.rules import (
+    ALPHA,
+    COST_MARGIN,
+    EXPONENT_MARGIN,
+    LEAST_REPEATS,
+    Part,
+    Rule,
+    Ruling,
+    Verdict,
+    conditional,
+    together,
+)
+from analysis.claims.wording import WORK, lengths_of, ratio_finding, times
+from analysis.evidence import LEAST_LENGTHS, Sweep, exponents, sweeps
+from analysis.statistics import Student
+from experiments import schema
+
+GROWTH = Rule(above=EXPONENT_MARGIN, below=EXPONENT_MARGIN)
+CLEAR_GROWTH = 0.3  # the least difference of exponents that supports 1.1
+RATIO = Rule(above=math.log(1 + COST_MARGIN), below=math.log(1 - COST_MARGIN), margin=math.log(1 + COST_MARGIN))
+
+
+def decide_growth(evidence: pd.DataFrame) -> Decision | NotDecided:
+    """1.1: exponent of time against length at a fixed number of tokens per batch, LSTM minus Transformer."""
+    parts = []
+    for sweep in sweeps(evidence):
+        if not sweep.fixed_tokens:
+            continue
+        for metric in (schema.TRAIN_STEP_SECONDS, schema.ENCODE_SECONDS):
+            effect = exponent_difference(sweep, LSTM, TRANSFORMER, metric)
+            if effect is None:
+                continue
+            verdict, p = _ruled(effect, GROWTH)
+            if verdict is Verdict.SUPPORTED and effect.estimate < CLEAR_GROWTH:
+                verdict, p = Verdict.UNDECIDED, math.nan
+            parts.append(Part(f"{WORK[metric]}, {sweep.where}", effect, verdict, p, runs_of(sweep, LSTM, TRANSFORMER)))
+    if not parts:
+        return NotDecided()
+    ruling = together(parts)
+    clause = f"with the length the LSTM's time grows by an exponent {_of_parts(parts)} above the Transformer's"
+    return Decision(ruling, f"at the same number of tokens per batch, {clause}")
+
+
+def _ruled(effect: Student, rule: Rule) -> tuple[Verdict, float]:
+    return rule.side(effect) if effect.n >= LEAST_REPEATS else (Verdict.UNDECIDED, math.nan)
+
+
+def _of_parts(parts: Sequence[Part]) -> str:
+    """The exponents of all parts, the work named: ``"0.65 [0.60, 0.70] (a training step)"``."""
+    return " and ".join(
+        f"{units.EXPONENT.interval(part.effect.interval)} ({part.where.partition(',')[0]})" for part in parts
+    )
+
+
+def decide_speed(evidence: pd.DataFrame) -> Decision | NotDecided:
+    """1.2: ratio of the training steps, LSTM / Transformer, at every length; conditional where it is not one side's."""
+    by_sweep: dict[str, list[Part]] = {}
+    for sample in cost_samples(evidence, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS, every_length=True):
+        verdict, p = _ruled(sample.effect, RATIO)
+        part = Part(f"length {sample.length:,.0f}, {sample.where}", sample.effect, verdict, p, sample.runs)
+        by_sweep.setdefault(sample.where, []).append(part)
+    if not by_sweep:
+        return NotDecided()
+    parts = [part for same in by_sweep.values() for part in same]
+    ruling = together(parts)
+    if ruling.verdict is Verdict.UNDECIDED and {p.verdict for p in parts} >= {Verdict.SUPPORTED, Verdict.REFUTED}:
+        ruling = conditional(parts, parts[-1].effect)  # between its two sides some lengths are always undecided
+    words = "; ".join(_at_ends(same) for same in by_sweep.values())
+    turns = [crossing(sweep, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS) for sweep in sweeps(evidence)]
+    if ruling.verdict is Verdict.CONDITIONAL and any(turns):
+        ruling = Ruling(
+            ruling.verdict, ruling.effect, ruling.p, f"on the length: {', '.join(filter(None, turns))}", ruling.parts
+        )
+    return Decision(ruling, f"for a training step the LSTM takes {words}")
+
+
+def _at_ends(parts: Sequence[Part]) -> str:
+    ends = list(dict.fromkeys((parts[0], parts[-1])))
+    return " and ".join(
+        f"{LSTM_TO_TRANSFORMER.said(part.effect.interval)} the Transformer's time at {part.where.partition(', ')[0]}"
+        for part in ends
+    )
+
+
+def decide_generation(evidence: pd.DataFrame) -> Decision | NotDecided:
+    """1.3: exponent of a step's time against the position: the LSTM's within ±0.1 of 0, the Transformer's above 0.1.
+
+    The Transformer's is that of the upper half of the positions. Where steps were not timed by position, the length
+    stands in for it, in sweeps of a fixed batch.
+    """
+    parts, said = [], []
+    for sweep in sweeps(evidence):
+        found = _step_exponents(sweep)
+        if found is None:
+            continue
+        lstm, transformer = found
+        verdict, p = _constant_and_growing(lstm, transformer)
+        gap = Student(
+            transformer.estimate - lstm.estimate,
+            math.hypot(transformer.error, lstm.error),
+            min(transformer.df, lstm.df) if not math.isnan(lstm.df) else math.nan,
+            min(transformer.n, lstm.n),
+        )
+        parts.append(Part(sweep.where, gap, verdict, p, runs_of(sweep, LSTM, TRANSFORMER)))
+        exponent = units.EXPONENT.interval
+        said.append(f"{exponent(lstm.interval)} for the LSTM and {exponent(transformer.interval)} for the Transformer")
+    if not parts:
+        return NotDecided()
+    return Decision(together(parts), f"a decoding step grows with the position to the power {'; '.join(said)}")
+
+
+def _step_exponents(sweep: Sweep) -> tuple[Student, Student] | None:
+    for metric in (schema.STEP_SECONDS, schema.DECODE_SECONDS_PER_TOKEN):
+        if metric == schema.DECODE_SECONDS_PER_TOKEN and not sweep.fixed_batch:
+            continue
+        found = exponent_of(sweep, LSTM, metric), exponent_of(sweep, TRANSFORMER, metric, upper_half=True)
+        if found[0] is not None and found[1] is not None:
+            return found[0], found[1]
+    return None
+
+
+def _constant_and_growing(lstm: Student, transformer: Student) -> tuple[Verdict, float]:
+    if min(lstm.n, transformer.n) < LEAST_REPEATS:
+        return Verdict.UNDECIDED, math.nan
+    holds = max(lstm.p_within(EXPONENT_MARGIN), 2 * transformer.p_above(EXPONENT_MARGIN))
+    fails = 2 * min(lstm.p_above(EXPONENT_MARGIN), lstm.p_below(-EXPONENT_MARGIN), transformer.p_below(EXPONENT_MARGIN))
+    if holds <= ALPHA:
+        return Verdict.SUPPORTED, holds
+    return (Verdict.REFUTED, fails) if fails <= ALPHA else (Verdict.UNDECIDED, math.nan)
+
+
+# --- what was measured -----------------------------------------------------------------------------------------------
+def growth(evidence: pd.DataFrame) -> Iterator[Finding]:
+    """1.1: exponents of time against length at a fixed number of tokens per batch."""
+    for sweep in sweeps(evidence):
+        for metric in (schema.TRAIN_STEP_SECONDS, schema.ENCODE_SECONDS):
+            pair = sweep.pair(LSTM, TRANSFORMER, metric)
+            if not sweep.fixed_tokens or pair is None or pair[0].shape[1] < LEAST_LENGTHS:
+                continue
+            a, b = (exponents(curve) for curve in pair)
+            lstm, transformer = (statistics.mean(values) for values in (a, b))
+            apart = statistics.difference(a, b)
+            lengths = lengths_of(pair[0])
+            sentence = (
+                f"From length {lengths[0]:,.0f} to {lengths[-1]:,.0f} the time of {WORK[metric]} grows with"
+                f" the length to the power {units.EXPONENT.interval(lstm)} for the LSTM and"
+                f" {units.EXPONENT.interval(transformer)} for the Transformer."
+            )
+            name = f"exponent of {WORK[metric]}"
+            numbers = {f"{name}, {LSTM}": lstm, f"{name}, {TRANSFORMER}": transformer}
+            yield Finding(sentence, sweep.where, numbers | {f"{name}, difference": apart}, sweep.where)
+
+
+def speed(evidence: pd.DataFrame) -> Iterator[Finding]:
+    """1.2: ratio of the training steps at the shortest and at the longest common length."""
+    for sweep in sweeps(evidence):
+        yield from ratio_finding(sweep, schema.TRAIN_STEP_SECONDS, LSTM, TRANSFORMER)
+
+
+def generation(evidence: pd.DataFrame) -> Iterator[Finding]:
+    """1.3: ratio of the decoding steps at both ends and, where the batch is fixed, how much each model's step grows."""
+    for sweep in sweeps(evidence):
+        yield from ratio_finding(sweep, schema.DECODE_SECONDS_PER_TOKEN, LSTM, TRANSFORMER)
+        pair = sweep.pair(LSTM, TRANSFORMER, schema.DECODE_SECONDS_PER_TOKEN)
+        if pair is None or not sweep.fixed_batch or pair[0].shape[1] < 2:
+            continue
+        first, last = lengths_of(pair[0])[0], lengths_of(pair[0])[-1]
+        grown = [statistics.ratio(curve[last], curve[first]) for curve in pair]
+        sentence = (
+            f"From length {first:,.0f} to {last:,.0f} a decoding step becomes {times(grown[0])} as long with the LSTM"
+            f" and {times(grown[1])} with the Transformer."
+        )
+        numbers = {f"growth of a decoding step, {m}": g for m, g in zip((LSTM, TRANSFORMER), grown, strict=True)}
+        yield Finding(sentence, sweep.where, numbers, sweep.where)
+
+
+CLAIMS = (
+    Claim(
+        "1.1",
+        "Transformers process a sequence in parallel, LSTMs step by step (training, encoding)",
+        "growth of time with length at a fixed number of tokens per batch",
+        "exponent of time against length, LSTM minus Transformer, ≥ 0.3 and its interval > 0.1",
+        "interval < 0.1",
+        EXPONENT,
+        decide_growth,
+        growth,
+    ),
+    Claim(
+        "1.2",
+        "… and therefore train faster",
+        "time of a training step",
+        "LSTM / Transformer > 1.1 at all lengths",
+        "< 0.9 at all lengths; else conditional, with the crossover",
+        LSTM_TO_TRANSFORMER,
+        decide_speed,
+        speed,
+    ),
+    Claim(
+        "1.3",
+        "generation is sequential for both; the LSTM's step is constant, the Transformer's grows",
+        "time of a decoding step",
+        "exponent of a step against the position: LSTM within ±0.1 of 0, Transformer > 0.1 over the upper half",
+        "either fails",
+        EXPONENT,
+        decide_generation,
+        generation,
+    ),
+)

@@ -1,0 +1,182 @@
+"""From an estimate to a verdict: the rules that all claims share, as functions of one array of differences a task.
+
+Effects are turned so that the claim holds where they are large. What a verdict says of the truth, and how sure it is:
+
+- supported: above the rule's upper threshold, the 95 % interval wholly so;
+- tie: within the margin of no difference, by two one-sided tests at 5 %;
+- refuted: below the lower threshold, the 95 % interval wholly so, and no tie;
+- conditional: supported on one part and refuted or tied on another, each with enough seeds;
+- undecided: anything else, and always with fewer than five seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from numpy.typing import ArrayLike
+
+from analysis.statistics import CONFIDENCE, Interval, Student, holm, student
+
+LEAST_SEEDS = 5  # for a verdict on accuracy
+LEAST_REPEATS = 5  # for one on cost
+ALPHA = 1 - CONFIDENCE
+ACCURACY_MARGIN = 0.05  # 5 points
+COST_MARGIN = 0.10  # of a time or a memory figure
+EXPONENT_MARGIN = 0.1
+
+
+class Verdict(StrEnum):
+    """What a claim comes to."""
+
+    SUPPORTED = "supported"
+    REFUTED = "refuted"
+    CONDITIONAL = "conditional"
+    TIE = "tie"
+    UNDECIDED = "undecided"
+    NOT_MEASURED = "not measured"
+    REPORTED = "reported"  # numbers without a criterion: claim 3.2
+
+
+DECIDED = frozenset({Verdict.SUPPORTED, Verdict.REFUTED, Verdict.TIE})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Thresholds of an effect: supported above one, refuted below another, tied within a margin (None: no such)."""
+
+    above: float
+    below: float
+    margin: float | None = None
+
+    def side(self, effect: Student) -> tuple[Verdict, float]:
+        """Verdict on one effect, however few its seeds, and its p-value (two-sided, but that of a tie)."""
+        above, below = 2 * effect.p_above(self.above), 2 * effect.p_below(self.below)
+        tied = math.nan if self.margin is None else effect.p_within(self.margin)
+        for verdict, p in ((Verdict.SUPPORTED, above), (Verdict.TIE, tied), (Verdict.REFUTED, below)):
+            if p <= ALPHA:  # NaN is not
+                return verdict, min(p, 1.0)
+        return Verdict.UNDECIDED, math.nan
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one task, or one piece of hardware, says to a claim."""
+
+    where: str
+    effect: Student
+    verdict: Verdict
+    p: float
+    runs: tuple[str, ...] = ()
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are seeds enough for a verdict."""
+        return self.effect.n >= LEAST_SEEDS
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """Verdict on several parts together, the effect it stands on, its p-value and, where it is conditional, on what."""
+
+    verdict: Verdict
+    effect: Student
+    p: float
+    condition: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Differences of one task (or logarithms of ratios on one piece of hardware), one per seed, and their runs."""
+
+    where: str
+    differences: ArrayLike
+    runs: tuple[str, ...] = ()
+
+
+def part(sample: Sample, rule: Rule, least: int = LEAST_SEEDS) -> Part:
+    """The verdict on one sample; undecided with fewer than `least` values."""
+    effect = student([sample.differences])
+    verdict, p = rule.side(effect) if effect.n >= least else (Verdict.UNDECIDED, math.nan)
+    return Part(sample.where, effect, verdict, p, sample.runs)
+
+
+def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False) -> Ruling:
+    """A claim on several tasks of the same kind: what the mean over tasks says, if the tasks do not contradict.
+
+    Tasks with fewer than five seeds are shown and do not count. Where the pooled interval decides nothing, or supports
+    without a majority of the tasks, tasks that are decided on both sides make the claim conditional on the task.
+
+    Args:
+        samples: at least one.
+        rule: its thresholds, for every task and for their mean.
+        majority: whether support needs more than half of the tasks as well.
+    """
+    parts = tuple(part(sample, rule) for sample in samples)
+    counting = [sample.differences for sample, found in zip(samples, parts, strict=True) if found.enough]
+    effect = student(counting or [sample.differences for sample in samples])
+    if not counting:
+        return Ruling(Verdict.UNDECIDED, effect, math.nan, "", parts)
+    verdict, p = rule.side(effect)
+    holds = [one for one in parts if one.verdict is Verdict.SUPPORTED]
+    fails = [one for one in parts if one.verdict in (Verdict.REFUTED, Verdict.TIE)]
+    majority_missing = majority and verdict is Verdict.SUPPORTED and 2 * len(holds) <= len(counting)
+    if (verdict is Verdict.UNDECIDED or majority_missing) and holds and fails:
+        return conditional(parts, effect)
+    if majority_missing:
+        return Ruling(Verdict.UNDECIDED, effect, math.nan, "", parts)
+    return Ruling(verdict, effect, p, "", parts)
+
+
+def together(parts: Sequence[Part]) -> Ruling:
+    """A claim on parts that cannot be averaged (hardware, metrics): what they all say, else conditional or undecided.
+
+    The effect shown is that of the part that is least sure, the one on which the common verdict hangs.
+    """
+    verdicts = {one.verdict for one in parts}
+    if verdicts == {Verdict.UNDECIDED}:
+        return Ruling(Verdict.UNDECIDED, parts[0].effect, math.nan, "", tuple(parts))
+    if len(verdicts) == 1 and verdicts <= DECIDED:
+        last = max(parts, key=lambda one: one.p)
+        return Ruling(last.verdict, last.effect, last.p, "", tuple(parts))
+    if Verdict.SUPPORTED in verdicts and verdicts & {Verdict.REFUTED, Verdict.TIE}:
+        return conditional(parts, parts[0].effect)
+    if Verdict.UNDECIDED not in verdicts:  # tied here, refuted there: it holds nowhere
+        last = max(parts, key=lambda one: one.p)
+        return Ruling(Verdict.REFUTED, last.effect, last.p, "", tuple(parts))
+    return Ruling(Verdict.UNDECIDED, parts[0].effect, math.nan, "", tuple(parts))
+
+
+def conditional(parts: Sequence[Part], effect: Student) -> Ruling:
+    """Holds on some of the parts and not on others; the least sure of the decided ones gives the p-value."""
+
+    def names(*verdicts: Verdict) -> str:
+        return ", ".join(one.where for one in parts if one.verdict in verdicts)
+
+    words = f"holds on {names(Verdict.SUPPORTED)}; not on {names(Verdict.REFUTED, Verdict.TIE)}"
+    p = max(one.p for one in parts if one.verdict in DECIDED)
+    return Ruling(Verdict.CONDITIONAL, effect, p, words, tuple(parts))
+
+
+def after_holm(rulings: Mapping[str, Ruling]) -> dict[str, Ruling]:
+    """The rulings of one family with p-values by Holm (1979); what is above 5 % then becomes undecided."""
+    adjusted = holm({name: ruling.p for name, ruling in rulings.items()})
+    kept = {}
+    for name, ruling in rulings.items():
+        p = adjusted[name]
+        if p > ALPHA:
+            ruling = replace(
+                ruling,
+                verdict=Verdict.UNDECIDED,
+                condition=f"{ruling.verdict} on its own, not after Holm's correction for the claims of its family",
+            )
+        kept[name] = replace(ruling, p=p)
+    return kept
+
+
+def exponential(interval: Interval) -> Interval:
+    """From the logarithm of a ratio to the ratio."""
+    return Interval(math.exp(interval.estimate), math.exp(interval.low), math.exp(interval.high), interval.n)

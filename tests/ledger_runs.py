@@ -1,0 +1,112 @@
+"""Tables of runs made without a store, with a truth that is put in: for the ledger and what is built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import runs
+from experiments import schema as s
+
+HARDWARE = "a processor of known speed"
+LENGTHS = (32, 64, 128, 256, 512)
+Rows = list[dict[str, Any]]
+Point = tuple[str, int | None, float]  # metric, place on its axis, value
+
+
+def run_rows(kind: str, task: str, model: str, seed: int, points: Sequence[Point], **more: Any) -> Rows:
+    """The rows of one run."""
+    run_id = f"{more.get('grid', 'grid')}-{task}-{model}-{seed}-{kind}"
+    same: dict[str, Any] = dict.fromkeys(runs.RUN_COLUMNS, "") | {
+        **{"run_id": run_id, "run_name": run_id, "grid": "grid", "key": run_id, "kind": kind, "task": task},
+        **{"model": model, "seed": seed, "device": "cpu", "hardware": HARDWARE, "status": runs.FINISHED},
+        **{
+            "chance": None,
+            "memoryless_loss": None,
+            "gates": s.GATE_PASSED,
+            "start_time": pd.Timestamp(0, unit="ms", tz="UTC"),
+        },
+        **{"headline": s.TOKEN_ACCURACY if kind == s.LEARN else "", "budget_of": "parameters"},
+        **more,
+    }
+    size: list[Point] = [(s.PARAMETERS, None, 100_000), (s.BUDGET, None, 100_000), (s.MATCH_ERROR, None, 0.001)]
+    return [
+        same | {"metric": name, "axis": "" if at is None else s.axis_of(name), "at": at, "value": value}
+        for name, at, value in [*size, *points]
+    ]
+
+
+def task_rows(
+    task: str,
+    scores: Mapping[str, Sequence[float]],
+    *,
+    hardest: Mapping[str, Sequence[float]] | None = None,
+    longer: Mapping[str, Sequence[float]] | None = None,
+    measures: str = "",
+    language_class: str = "",
+    **more: Any,
+) -> Rows:
+    """Runs of one task: model → score by seed in range; at the hardest place of the axes it measures; out of range.
+
+    At the easiest place (1) every model has its score in range, or 1.0 where `hardest` is given.
+    """
+    rows: Rows = []
+    for model, values in scores.items():
+        for seed, score in enumerate(values):
+            points: list[Point] = [(s.metric(s.TEST, s.TOKEN_ACCURACY), None, score)]
+            for axis in s.dependencies(measures).values():
+                if hardest is not None and model in hardest:
+                    name = s.metric(s.TEST, s.TOKEN_ACCURACY, axis)
+                    points += [(name, 1, 1.0), (name, 64, hardest[model][seed])]
+            if longer is not None and model in longer:
+                points.append((s.metric(s.LONGER, s.TOKEN_ACCURACY), None, longer[model][seed]))
+                name = s.metric(s.LONGER, s.TOKEN_ACCURACY, s.LENGTH)
+                points += [(name, at, longer[model][seed] + shift) for at, shift in ((50, 0.01), (100, -0.01))]
+            tags = {"measures": measures, "language_class": language_class}
+            rows += run_rows(s.LEARN, task, model, seed, points, **tags, **more)
+    return rows
+
+
+def around(middle: float, seeds: int = 5, spread: float = 0.01, shift: int = 0) -> list[float]:
+    """Values whose mean is `middle` exactly, `shift` turning which seed has which."""
+    offsets = np.linspace(-1, 1, seeds) * spread
+    return [float(value) for value in np.roll(middle + offsets, shift)]
+
+
+def sweep_rows(
+    laws: Mapping[str, Mapping[str, tuple[float, float]]],
+    *,
+    seeds: int = 5,
+    tokens: int | None = 4096,
+    lengths: Sequence[int] = LENGTHS,
+    noise: float = 0.01,
+    **more: Any,
+) -> Rows:
+    """Efficiency runs: model → metric → (coefficient, exponent) of a power law; every seed a little off it.
+
+    Args:
+        laws: as above.
+        seeds: interleaved repeats.
+        tokens: source tokens a batch; None for a fixed batch of 8 sequences.
+        lengths: of the sweep.
+        noise: relative size of what a seed is off by; not the same for two models.
+        more: columns of the runs.
+    """
+    rng = np.random.default_rng(0)
+    rows: Rows = []
+    for model, metrics in laws.items():
+        for seed in range(seeds):
+            points: list[Point] = [(s.BATCH_SIZE, n, tokens / n if tokens else 8) for n in lengths]
+            for name, (coefficient, exponent) in metrics.items():
+                off = np.exp(noise * rng.normal(size=len(lengths)))
+                points += [(name, n, coefficient * n**exponent * o) for n, o in zip(lengths, off, strict=True)]
+            rows += run_rows(s.EFFICIENCY, "", model, seed, points, **more)
+    return rows
+
+
+def table(*parts: Rows) -> pd.DataFrame:
+    """The table of runs."""
+    return runs.tidy([row for part in parts for row in part])

@@ -1,0 +1,427 @@
+"""Verdicts on tables whose truth is put in, claim by claim, and the rules that all claims share."""
+
+import itertools
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ledger_runs import around, run_rows, sweep_rows, table, task_rows
+from scipy import stats
+
+from analysis import claims
+from analysis.claims import rules
+from analysis.claims.rules import Part, Rule, Sample, Verdict
+from analysis.statistics import student
+from experiments import schema as s
+
+FIVE = Rule(above=0.05, below=0.05, margin=0.05)
+
+
+def entry(runs: pd.DataFrame, claim: str) -> claims.Entry:
+    return next(one for one in claims.ledger(runs) if one.claim.id == claim)
+
+
+def verdict(runs: pd.DataFrame, claim: str) -> str:
+    return str(entry(runs, claim).verdict)
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("middle", "expected"), [(0.20, "supported"), (0.0, "tie"), (-0.2, "refuted"), (0.05, "undecided")]
+)
+def test_sides_of_a_rule(middle: float, expected: str) -> None:
+    found = rules.part(Sample("t", around(middle)), FIVE)
+    assert found.verdict == expected
+    assert math.isnan(found.p) == (expected == "undecided")
+
+
+def test_a_side_is_where_the_interval_lies() -> None:
+    rng = np.random.default_rng(3)
+    seen = set()
+    for _ in range(300):
+        values = rng.normal(rng.uniform(-0.1, 0.15), 0.03, size=5)
+        effect = student([values])
+        found, p = FIVE.side(effect)
+        seen.add(found)
+        low, high = effect.interval.low, effect.interval.high
+        inner = effect.at(0.90)
+        if low > 0.05:
+            assert found is Verdict.SUPPORTED
+            assert p == pytest.approx(stats.ttest_1samp(values, 0.05).pvalue)
+        elif inner.low > -0.05 and inner.high < 0.05:
+            assert found is Verdict.TIE
+        else:
+            assert found is (Verdict.REFUTED if high < 0.05 else Verdict.UNDECIDED)
+    assert seen == {Verdict.SUPPORTED, Verdict.TIE, Verdict.REFUTED, Verdict.UNDECIDED}
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 4])
+def test_fewer_than_five_seeds_decide_nothing(seeds: int) -> None:
+    ruling = rules.pooled([Sample("a", [0.5] * seeds), Sample("b", [0.5] * seeds)], FIVE)
+    assert ruling.verdict is Verdict.UNDECIDED
+    assert ruling.effect.estimate == 0.5
+
+
+def test_a_task_with_few_seeds_is_shown_and_does_not_count() -> None:
+    ruling = rules.pooled([Sample("a", around(0.2)), Sample("b", [-0.9, -0.9])], FIVE)
+    assert (ruling.verdict, ruling.effect.estimate) == (Verdict.SUPPORTED, pytest.approx(0.2))
+    assert [part.verdict for part in ruling.parts] == [Verdict.SUPPORTED, Verdict.UNDECIDED]
+
+
+def test_support_needs_the_majority_where_it_is_asked_for() -> None:
+    samples = [Sample("a", around(0.9)), Sample("b", around(0.0)), Sample("c", around(0.0))]
+    assert rules.pooled(samples, FIVE).verdict is Verdict.SUPPORTED
+    ruling = rules.pooled(samples, FIVE, majority=True)
+    assert ruling.verdict is Verdict.CONDITIONAL
+    assert ruling.condition == "holds on a; not on b, c"
+
+
+def test_parts_that_cannot_be_averaged() -> None:
+    def part(name: str, found: Verdict, p: float) -> Part:
+        return Part(name, student([around(0.1)]), found, p)
+
+    yes, no = part("a", Verdict.SUPPORTED, 0.01), part("b", Verdict.REFUTED, 0.02)
+    open_, tie = part("c", Verdict.UNDECIDED, math.nan), part("d", Verdict.TIE, 0.03)
+    assert (rules.together([yes, yes]).verdict, rules.together([yes]).p) == (Verdict.SUPPORTED, 0.01)
+    assert (rules.together([yes, no]).verdict, rules.together([yes, no]).p) == (Verdict.CONDITIONAL, 0.02)
+    assert rules.together([yes, open_]).verdict is Verdict.UNDECIDED
+    assert rules.together([no, tie]).verdict is Verdict.REFUTED
+    assert rules.together([tie, tie]).verdict is Verdict.TIE
+    assert rules.together([open_]).verdict is Verdict.UNDECIDED
+
+
+def test_holm_takes_verdicts_back() -> None:
+    ruling = rules.pooled([Sample("a", around(0.2))], FIVE)
+    weak = rules.Ruling(Verdict.SUPPORTED, ruling.effect, 0.03, "", ruling.parts)
+    strong = rules.Ruling(Verdict.REFUTED, ruling.effect, 0.001, "", ruling.parts)
+    kept = rules.after_holm({"x.1": weak, "x.2": weak, "x.3": strong})
+    assert [one.verdict for one in kept.values()] == [Verdict.UNDECIDED, Verdict.UNDECIDED, Verdict.REFUTED]
+    assert [one.p for one in kept.values()] == pytest.approx([0.06, 0.06, 0.003])
+    assert "Holm" in kept["x.1"].condition
+    assert rules.after_holm({"x.1": weak})["x.1"].verdict is Verdict.SUPPORTED
+
+
+# --- 1: processing ---------------------------------------------------------------------------------------------------
+def times(lstm: tuple[float, float], transformer: tuple[float, float]) -> dict[str, dict[str, tuple[float, float]]]:
+    both = {"lstm": lstm, "transformer": transformer}
+    return {model: {s.TRAIN_STEP_SECONDS: law, s.ENCODE_SECONDS: law} for model, law in both.items()}
+
+
+def test_parallel_and_faster() -> None:
+    runs = table(sweep_rows(times((1e-3, 0.9), (1e-3, 0.1))))
+    found = entry(runs, "1.1")
+    assert found.verdict is Verdict.SUPPORTED
+    assert found.effect.estimate == pytest.approx(0.8, abs=0.02)
+    assert len(found.runs) == 10
+    assert verdict(runs, "1.2") == "supported"
+    assert verdict(table(sweep_rows(times((1e-3, 0.5), (1e-3, 0.5)))), "1.1") == "refuted"
+    between = table(sweep_rows(times((1e-3, 0.3), (1e-3, 0.1))))
+    assert verdict(between, "1.1") == "undecided"  # above 0.1, but no clear growth
+    assert verdict(table(sweep_rows(times((1e-3, 0.9), (1e-3, 0.1)), tokens=None)), "1.1") == "not measured"
+
+
+def test_the_quadratic_part_does_not_count() -> None:
+    share = [(s.ATTENTION_SHARE, n, 0.1 if n <= 128 else 0.5) for n in (32, 64, 128, 256, 512)]
+    laws = times((1e-3, 0.9), (1e-3, 0.1))
+    rows = sweep_rows(laws, noise=0.001)
+    for row in rows:  # beyond 128 the Transformer's time grows as the square
+        if row["model"] == "transformer" and row["metric"] in laws["lstm"] and row["at"] > 128:
+            row["value"] *= (row["at"] / 128) ** 2
+    assert entry(table(rows), "1.1").effect.estimate < 0.3
+    for seed in range(5):
+        rows += [
+            row | {"metric": name, "axis": "length", "at": at, "value": value}
+            for row in [next(r for r in rows if r["model"] == "transformer" and r["seed"] == seed)]
+            for name, at, value in share
+        ]
+    assert entry(table(rows), "1.1").effect.estimate == pytest.approx(0.8, abs=0.01)
+
+
+def test_training_time_that_crosses_is_conditional_on_the_length() -> None:
+    runs = table(sweep_rows(times((1e-4, 0.9), (2e-3, 0.25))))  # cross at 20 ** (1 / 0.65) = 100
+    found = entry(runs, "1.2")
+    assert found.verdict is Verdict.CONDITIONAL
+    assert found.condition.startswith("on the length: crossover at length 1")
+    assert verdict(table(sweep_rows(times((1e-3, 0.5), (2e-3, 0.5)))), "1.2") == "refuted"
+
+
+def test_one_seed_is_decided_by_the_intervals_of_its_medians() -> None:
+    rows = sweep_rows(times((1e-3, 0.9), (1e-3, 0.1)), seeds=1)
+    assert verdict(table(rows), "1.2") == "undecided"
+    assert "five are the least" in entry(table(rows), "1.2").condition
+    widths = [
+        row | {"metric": s.spread(row["metric"], s.INTERVAL), "value": 0.02}
+        for row in rows
+        if row["metric"] == s.TRAIN_STEP_SECONDS
+    ]
+    decided = entry(table(rows, widths), "1.2")
+    assert decided.verdict is Verdict.SUPPORTED
+    ratio = decided.effect
+    assert math.log(ratio.high / ratio.low) == pytest.approx(
+        2 * 0.01 * math.sqrt(2), rel=1e-4
+    )  # two half widths of 1 %
+
+
+def test_a_constant_step_and_a_growing_one() -> None:
+    def steps(lstm: float, transformer: float) -> pd.DataFrame:
+        laws = {"lstm": {s.STEP_SECONDS: (1e-3, lstm)}, "transformer": {s.STEP_SECONDS: (1e-3, transformer)}}
+        return table(sweep_rows(laws, tokens=None))
+
+    assert verdict(steps(0.0, 0.5), "1.3") == "supported"
+    assert verdict(steps(0.0, 0.0), "1.3") == "refuted"
+    assert verdict(steps(0.5, 0.5), "1.3") == "refuted"
+
+
+# --- 2: dependencies -------------------------------------------------------------------------------------------------
+def recall(name: str, lstm: float, transformer: float, *, seeds: int = 5, **more: Any) -> list[dict[str, Any]]:
+    scores = {"lstm": around(0.95, seeds), "transformer": around(0.97, seeds)}
+    far = {"lstm": around(lstm, seeds), "transformer": around(transformer, seeds, shift=1)}
+    return task_rows(name, scores, hardest=far, measures="distance=distance items=pairs", **more)
+
+
+def test_distance_and_items() -> None:
+    runs = table(recall("recall", 0.4, 0.9), recall("copy", 0.5, 0.8))
+    for claim in ("2.1", "2.2"):
+        found = entry(runs, claim)
+        assert found.verdict is Verdict.SUPPORTED
+        assert found.effect.estimate == pytest.approx(0.4)
+        assert len(found.runs) == 20
+        assert [part[2] for part in found.parts] == [Verdict.SUPPORTED] * 2
+    assert "the Transformer is ahead by 40.0 points" in entry(runs, "2.1").clause
+    assert verdict(table(recall("recall", 0.8, 0.81)), "2.1") == "tie"
+    assert verdict(table(recall("recall", 0.9, 0.5)), "2.1") == "refuted"
+    assert verdict(table(recall("recall", 0.9, 0.5), recall("copy", 0.4, 0.9)), "2.1") == "conditional"
+    assert verdict(table(recall("recall", 0.4, 0.9, seeds=3)), "2.1") == "undecided"
+
+
+def test_gates_and_matching_keep_runs_out() -> None:
+    runs = table(recall("recall", 0.4, 0.9))
+    gated = runs.assign(gates=runs["gates"].where(runs["model"] != "lstm", "padding: differs"))
+    assert verdict(gated, "2.1") == "not measured"
+    off = runs.assign(value=runs["value"].where(runs["metric"] != s.MATCH_ERROR, 0.02))
+    found = entry(off, "2.1")
+    assert found.verdict is Verdict.NOT_MEASURED
+    assert "off its budget" in found.why
+    failed = runs.assign(
+        status=[
+            "FAILED" if m == "lstm" and n == 0 else "FINISHED" for m, n in zip(runs["model"], runs["seed"], strict=True)
+        ]
+    )
+    assert verdict(failed, "2.1") == "undecided"  # four pairs are left
+
+
+def test_what_fails_at_the_nearest_is_not_trained() -> None:
+    runs = table(recall("recall", 0.4, 0.9))
+    near = (runs["at"] == 1) & (runs["model"] == "lstm")
+    found = entry(runs.assign(value=runs["value"].mask(near, 0.6)), "2.1")
+    assert found.verdict is Verdict.NOT_MEASURED
+    assert found.left_out == ("LSTM is not trained on recall: 60.0 % at distance 1 already",)
+
+
+def beyond(name: str, language: str, lstm: float, transformer: float, in_range: float = 0.99) -> list[dict[str, Any]]:
+    scores = {"lstm": around(0.99, spread=0.001), "transformer": around(in_range, spread=0.001)}
+    longer = {"lstm": around(lstm), "transformer": around(transformer, shift=2)}
+    return task_rows(name, scores, longer=longer, language_class=language)
+
+
+def test_length_out_of_range_by_class_of_language() -> None:
+    regular = beyond("parity", s.REGULAR, 0.99, 0.55)
+    found = entry(table(regular), "2.3")
+    assert found.verdict is Verdict.REFUTED
+    assert found.effect.estimate == pytest.approx(-0.44)
+    assert "on regular languages the LSTM is ahead by 44.0 points" in found.clause
+    both = entry(table(regular, beyond("copy", s.CONTEXT_SENSITIVE, 0.3, 0.7)), "2.3")
+    assert both.verdict is Verdict.CONDITIONAL
+    assert both.condition == "holds on context-sensitive languages; not on regular languages"
+    untrained = entry(table(beyond("parity", s.REGULAR, 0.99, 0.55, in_range=0.6)), "2.3")
+    assert untrained.verdict is Verdict.NOT_MEASURED
+    assert "Transformer is not trained on parity: 60.0 % in range" in untrained.why
+
+
+def test_every_kind_of_position_is_a_part_of_its_own() -> None:
+    rows = beyond("parity", s.REGULAR, 0.99, 0.55)
+    more = [
+        row | {"model": "transformer(positions=alibi)", "run_id": f"{row['run_id']}+"}
+        for row in rows
+        if row["model"] == "transformer"
+    ]
+    parts = [part[0] for part in entry(table(rows, more), "2.3").parts]
+    assert parts == ["parity with Transformer", "parity with Transformer (positions=alibi)"]
+
+
+# --- 3: attention ----------------------------------------------------------------------------------------------------
+def closing(attention: float, transformer: float = 0.98) -> pd.DataFrame:
+    scores = {
+        "lstm": around(0.5),
+        "lstm_attention": around(attention, shift=1),
+        "transformer": around(transformer, shift=3),
+    }
+    return table(task_rows("recall", scores))
+
+
+def test_attention_closes_the_gap_or_does_not() -> None:
+    found = entry(closing(0.95), "3.1")
+    assert found.verdict is Verdict.SUPPORTED
+    assert found.effect.estimate == pytest.approx(0.45 / 0.48)
+    assert found.effect.low > 0.5
+    assert verdict(closing(0.6), "3.1") == "refuted"
+    assert verdict(closing(0.95, 0.55), "3.1") == "not measured"  # no gap of 10 points
+    untrained = entry(closing(0.7, 0.8), "3.1")
+    assert untrained.verdict is Verdict.NOT_MEASURED
+    assert "not trained" in untrained.why
+
+
+def test_the_interval_of_the_share_says_what_its_verdict_says() -> None:
+    rng = np.random.default_rng(5)
+    seen = set()
+    for _ in range(20):
+        attention = list(rng.normal(rng.uniform(0.6, 0.9), 0.05, 5))
+        scores = {"lstm": around(0.5), "lstm_attention": attention, "transformer": around(0.98, shift=3)}
+        found = entry(table(task_rows("recall", scores)), "3.1")
+        seen.add(found.verdict)
+        side = Verdict.SUPPORTED if found.effect.low > 0.5 else Verdict.REFUTED if found.effect.high < 0.5 else None
+        assert found.verdict is (side or Verdict.UNDECIDED)
+    assert seen == {Verdict.SUPPORTED, Verdict.REFUTED, Verdict.UNDECIDED}
+
+
+def test_the_price_of_attention_is_reported() -> None:
+    laws = {model: {s.TRAIN_STEP_SECONDS: (c, 0.5)} for model, c in (("lstm", 1e-3), ("lstm_attention", 3e-3))}
+    found = entry(table(sweep_rows(laws)), "3.2")
+    assert found.verdict is Verdict.REPORTED
+    assert found.effect.estimate == pytest.approx(3, rel=0.02)
+    assert math.isnan(found.p)
+
+
+# --- 4: efficiency ---------------------------------------------------------------------------------------------------
+def test_time_and_memory_at_the_longest() -> None:
+    laws = times((1e-3, 0.5), (1e-3, 0.3))
+    for model, law in (("lstm", (1e6, 1.0)), ("transformer", (1e6, 1.2))):
+        laws[model][s.PEAK_MEMORY] = law
+    runs = table(sweep_rows(laws))
+    time, memory = entry(runs, "4.1"), entry(runs, "4.2")
+    assert (time.verdict, memory.verdict) == (Verdict.SUPPORTED, Verdict.REFUTED)
+    assert time.effect.estimate == pytest.approx(512**-0.2, rel=0.02)
+    assert memory.effect.estimate == pytest.approx(512**0.2, rel=0.02)
+    crossing = entry(table(sweep_rows(times((1e-4, 0.9), (2e-3, 0.25)))), "4.1")
+    assert crossing.verdict is Verdict.CONDITIONAL
+    assert "a training step: crossover at length 1" in crossing.condition
+    assert verdict(table(sweep_rows(times((1e-3, 0.5), (1.01e-3, 0.5)))), "4.1") == "tie"
+
+
+def learning(lstm: float, transformer: float, slow: float = 1.0) -> pd.DataFrame:
+    """Validation curves that rise to these scores in four evaluations; the Transformer's steps take `slow` seconds."""
+    parts = []
+    for model, top, second in (("lstm", lstm, 1.0), ("transformer", transformer, slow)):
+        for seed in range(5):
+            points: list[tuple[str, int | None, float]] = [(s.metric(s.TEST, s.TOKEN_ACCURACY), None, top)]
+            for step in (1, 2, 3, 4):
+                score = top * step / 4 + 0.001 * seed
+                points += [
+                    (s.metric(s.VALIDATION, s.TOKEN_ACCURACY), step, score),
+                    (s.TRAIN_SECONDS, step, step * second),
+                ]
+            parts.append(run_rows(s.LEARN, "recall", model, seed, points))
+    return table(*parts)
+
+
+def test_equal_cost() -> None:
+    found = entry(learning(0.4, 0.8), "4.3")
+    assert found.verdict is Verdict.SUPPORTED
+    assert [part[0] for part in found.parts] == [
+        f"{share} % of the seconds".replace(" %", "%", 1) for share in (25, 50, 75, 100)
+    ]
+    assert "+10.0 points [+10.0, +10.0] at 25%, +40.0 points [+40.0, +40.0] at 100% of the budget" in found.clause
+    assert verdict(learning(0.8, 0.4), "4.3") == "refuted"
+    # Twice as slow, the Transformer is at half of its curve when the LSTM is at its end.
+    slow = entry(learning(0.4, 0.8, slow=2.0), "4.3")
+    assert slow.parts[-1][1].startswith("0.0 points") or slow.parts[-1][1].startswith("+0.0 points")
+
+
+def data_sizes(lstm: float, transformer: float, ahead: float = 0.1) -> pd.DataFrame:
+    """Errors that fall by these shares of a doubling, from 1,000 to 8,000 words; at 1,000 the LSTM is `ahead`."""
+    parts = []
+    for doublings, words in enumerate((1000, 2000, 4000, 8000)):
+        for model, start, slope in (("lstm", 0.5, lstm), ("transformer", 0.5 + ahead, transformer)):
+            for seed in range(5):
+                wobble = 0.002 * ((seed * 7 + doublings * 3 + len(model)) % 5 - 2)
+                points = [
+                    ("data/training_sequences", None, words),
+                    ("test/wer", None, start - slope * doublings + wobble),
+                ]
+                task = "g2p_english" + (f"(words={words})" if words < 8000 else "")
+                parts.append(run_rows(s.LEARN, task, model, seed, points, headline=s.WER))
+    return table(*parts)
+
+
+def test_the_gain_from_data() -> None:
+    found = entry(data_sizes(0.05, 0.10), "4.4")
+    assert found.verdict is Verdict.SUPPORTED
+    assert found.effect.estimate == pytest.approx(0.05, abs=0.002)
+    assert "on g2p_english (ahead from 4," in found.clause or "on g2p_english (ahead from 3," in found.clause
+    assert verdict(data_sizes(0.10, 0.05), "4.4") == "refuted"
+    far = entry(data_sizes(0.05, 0.07, ahead=0.2), "4.4")
+    assert far.verdict is Verdict.UNDECIDED
+    assert "cross beyond the data" in far.why
+
+
+# --- 5: components ---------------------------------------------------------------------------------------------------
+def test_components() -> None:
+    scores = {
+        "transformer": around(0.95),
+        "transformer(positions=none)": around(0.5, shift=1),
+        "transformer(num_heads=1)": around(0.95, shift=2),
+    }
+    runs = table(task_rows("reverse", scores), task_rows("copy", scores))
+    ids = [one.claim.id for one in claims.ledger(runs) if one.claim.family == "5"]
+    assert ids == ["5.transformer: num_heads=1", "5.transformer: positions=none"]
+    assert verdict(runs, ids[1]) == "supported"
+    assert verdict(runs, ids[0]) == "tie"
+    untrained = table(task_rows("reverse", {m: [v - 0.3 for v in values] for m, values in scores.items()}))
+    assert verdict(untrained, ids[1]) == "not measured"
+
+
+# --- the ledger as a whole -------------------------------------------------------------------------------------------
+def test_every_claim_has_a_line_and_its_criterion() -> None:
+    entries = claims.ledger(table(recall("recall", 0.4, 0.9)))
+    ids = [one.claim.id for one in entries]
+    assert ids == ["1.1", "1.2", "1.3", "2.1", "2.2", "2.3", "2.4", "3.1", "3.2", "4.1", "4.2", "4.3", "4.4"]
+    assert all(one.claim.supported and one.claim.refuted for one in entries)
+    assert entries[0].verdict is Verdict.NOT_MEASURED
+    assert entries[0].number == "–"
+
+
+def test_the_ledger_for_machines() -> None:
+    entries = claims.ledger(table(recall("recall", 0.4, 0.9)))
+    records = json.loads(json.dumps([claims.as_record(one) for one in entries], allow_nan=False))
+    found = next(record for record in records if record["id"] == "2.1")
+    assert (found["verdict"], found["unit"], found["n"]) == ("supported", "points", 5)
+    assert found["effect"] == pytest.approx(50)
+    assert len(found["runs"]) == 10
+    assert next(record for record in records if record["id"] == "1.1")["effect"] is None
+    frame = claims.as_frame(entries)
+    assert frame["id"].tolist() == [record["id"] for record in records]
+
+
+def test_rows_are_one_sentence_of_numbers() -> None:
+    runs = table(recall("recall", 0.4, 0.9))
+    answers = claims.folklore(runs, claims.ledger(runs))
+    assert answers[0].sentence == "Not measured."
+    sentence = answers[1].sentence
+    assert sentence.startswith("In range at the farthest distance, the Transformer is ahead by 50.0 points [4")
+    assert "; with the most items to keep, the Transformer is ahead by 50.0 points" in sentence
+    assert sentence.endswith(".")
+    assert [str(found) for _, found in answers[1].verdicts] == [
+        "supported",
+        "supported",
+        "not measured",
+        "not measured",
+    ]
+
+
+def test_no_verdict_depends_on_the_order_of_the_runs() -> None:
+    parts = [recall("recall", 0.4, 0.9), recall("copy", 0.9, 0.5), beyond("parity", s.REGULAR, 0.99, 0.55)]
+    found = [[(one.verdict, one.p) for one in claims.ledger(table(*order))] for order in itertools.permutations(parts)]
+    assert all(str(one) == str(found[0]) for one in found)

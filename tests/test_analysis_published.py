@@ -1,0 +1,110 @@
+"""Our runs against the published record: the record itself, and outcomes on tables whose numbers are put in."""
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+from ledger_runs import around, run_rows, table, task_rows
+
+from analysis import published
+from analysis.published import Check, Outcome
+from experiments import schema as s
+
+RATES = pd.read_csv(published.G2P_TABLE).set_index("language")
+
+
+def words(offset: dict[str, float], seeds: int = 3) -> list[dict[str, Any]]:
+    """G2P runs in all languages whose error rates are the published ones plus `offset` by model."""
+    rows = []
+    for language in RATES.index.drop("macro"):
+        for model, column in (("lstm_attention", "lstm_wer"), ("transformer", "transformer_wer")):
+            for seed in range(seeds):
+                rate = float(RATES.loc[language, column]) / 100 + offset[model] + 0.001 * (seed - 1)
+                points = [("test/wer", None, rate)]
+                rows += run_rows(s.LEARN, f"g2p(language={language})", model, seed, points, headline=s.WER)
+    return rows
+
+
+def checks(*parts: list[dict[str, Any]]) -> dict[str, Check]:
+    return {check.id: check for check in published.verify(table(*parts))}
+
+
+def test_the_published_table_is_whole() -> None:
+    """Fifteen languages, and the means that the paper's abstract states."""
+    assert len(RATES) == 16
+    languages = RATES.drop("macro")
+    for column in RATES.columns:
+        assert languages[column].mean() == pytest.approx(RATES.loc["macro", column], abs=0.006)
+    assert (RATES.loc["macro", "lstm_wer"], RATES.loc["macro", "transformer_wer"]) == (16.84, 17.51)
+
+
+def test_agreement_and_deviation() -> None:
+    found = checks(words({"lstm_attention": 0.01, "transformer": 0.05}))
+    assert found["6.1.macro.lstm_attention"].outcome is Outcome.AGREES
+    assert found["6.1.macro.transformer"].outcome is Outcome.DEVIATES
+    assert found["6.1.macro.lstm_attention"].ours.estimate == pytest.approx(0.1784, abs=1e-4)
+    assert len(found["6.1.macro.lstm_attention"].runs) == 45
+    # 5 points are more than two standard errors of 6.89 % (2.4 points), and fewer than two of 43.78 % (4.7) are 4.5.
+    assert found["6.1.fre.transformer"].outcome is Outcome.DEVIATES
+    assert "± 2.39 points" in found["6.1.fre.transformer"].tolerance
+    near = checks(words({"lstm_attention": 0.0, "transformer": 0.045}))
+    assert near["6.1.kor.transformer"].outcome is Outcome.AGREES
+    assert near["6.1.fre.transformer"].outcome is Outcome.DEVIATES
+
+
+def test_two_seeds_leave_the_mean_undecided_and_one_language_missing_leaves_it_unmeasured() -> None:
+    rows = words({"lstm_attention": 0.0, "transformer": 0.0}, seeds=2)
+    assert checks(rows)["6.1.macro.lstm_attention"].outcome is Outcome.UNDECIDED
+    fewer = checks([row for row in rows if row["task"] != "g2p(language=vie)"])
+    assert fewer["6.1.macro.transformer"].outcome is Outcome.NOT_MEASURED
+    assert "6.1.vie.transformer" not in fewer
+    assert fewer["6.1.ady.transformer"].outcome is Outcome.AGREES
+
+
+def cogs(lstm: float, transformer: float, structural: float) -> list[dict[str, Any]]:
+    rows = []
+    for model, score in (("lstm_attention", lstm), ("transformer", transformer)):
+        for seed, value in enumerate(around(score, 3)):
+            points = [("longer/sequence_accuracy", None, value), ("test/sequence_accuracy", None, 0.99)]
+            points += [(f"longer/sequence_accuracy_of_type/{name}", None, structural) for name in published.STRUCTURAL]
+            rows += run_rows(s.LEARN, "cogs", model, seed, points, headline=s.SEQUENCE_ACCURACY)
+    return rows
+
+
+def test_the_order_on_cogs() -> None:
+    found = checks(cogs(0.3, 0.8, 0.01))
+    assert found["6.2.order"].outcome is Outcome.AGREES
+    assert found["6.2.order"].ours.estimate == pytest.approx(0.5)
+    assert found["6.2.structural.transformer"].outcome is Outcome.AGREES
+    other = checks(cogs(0.7, 0.8, 0.3))
+    assert other["6.2.order"].outcome is Outcome.DEVIATES
+    assert other["6.2.structural.lstm_attention"].outcome is Outcome.DEVIATES
+
+
+def test_the_floor_of_copy_memory() -> None:
+    floor = 10 * math.log(8) / 1020
+    rows = []
+    for model, loss in (("lstm", floor), ("lstm_attention", floor / 10), ("transformer", 2 * floor)):
+        rows += run_rows(
+            s.LEARN, "copy_memory(blanks=1000)", model, 0, [("test/loss", None, loss)], memoryless_loss=floor
+        )
+    found = {id_.rpartition(".")[2]: check for id_, check in checks(rows).items() if id_.startswith("6.3")}
+    assert floor == pytest.approx(0.0204, abs=1e-4)  # what Bai et al. 2018 report for an LSTM
+    assert found["lstm"].outcome is Outcome.AGREES
+    assert "nothing was remembered" in found["lstm"].what
+    assert found["lstm_attention"].outcome is Outcome.AGREES
+    assert "nothing was remembered" not in found["lstm_attention"].what
+    assert found["transformer"].outcome is Outcome.DEVIATES
+
+
+def test_the_order_out_of_range() -> None:
+    scores = {"lstm": around(0.99), "transformer": around(0.99)}
+    rows = task_rows("odds_first", scores, longer={"lstm": around(0.6), "transformer": around(0.5)})
+    assert checks(rows)["6.4.odds_first"].outcome is Outcome.AGREES
+
+
+def test_nothing_measured_is_said_so() -> None:
+    found = checks(run_rows(s.LEARN, "recall", "lstm", 0, []))
+    assert {check.outcome for check in found.values()} == {Outcome.NOT_MEASURED}
+    assert all(check.source and check.differs for check in found.values())
