@@ -197,12 +197,12 @@ class _Run:
     seed: int
 
     def settings(self) -> dict[str, Any]:
-        """The tree of all settings, defaults filled in: plain values, as JSON has them."""
+        """The tree of all settings, defaults filled in: plain values, as JSON has them; what is None is left out."""
         tree: dict[str, Any] = {"kind": self.kind}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, BaseModel):
-                tree[field.name] = value.model_dump(mode="json")
+                tree[field.name] = value.model_dump(mode="json", exclude_none=True)
             elif isinstance(value, NamedModel):
                 tree[field.name] = {"name": value.name, **asdict(value.config)}
             elif isinstance(value, Budget):

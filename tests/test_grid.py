@@ -189,7 +189,7 @@ parts:
 
 
 # What has to be said of the data that these do not come with; compare_my_data needs files, in test_text_pairs.
-SAID = {"translation": [f"task.revision={'0' * 40}"]}
+SAID = {"translation": [f"task.revision={'ab' * 20}"]}
 
 
 @pytest.mark.parametrize("name", [name for name in bundled_grids() if name != "compare_my_data"])
