@@ -119,9 +119,9 @@ class Efficiency(Settings):
         vocabulary: number of symbols of each side.
         decode_tokens: generated one by one after a source of each length.
         repeats: timed repetitions of everything, at least.
-        seconds_per_point: what one model may spend on one phase at one length. Repetitions go on until the interval of
-            their median is narrow (experiments.timing) or this is spent; a model of which `repeats` do not fit into it
-            is not measured there nor at any longer length.
+        seconds_per_point: what one model may spend on one phase at one length beyond the least repetitions: they go on
+            until the interval of their median is narrow (experiments.timing) or this is spent. A model of which a
+            single repetition takes longer is not measured there nor at any longer length.
         warmup: repetitions before, not counted.
         precision: as in `Training`.
     """
