@@ -56,8 +56,8 @@ def write(
 
     There are report.html (self-contained: nothing in it is loaded from anywhere), report.md, figures/*.svg and *.png
     with their numbers as *.csv, the tidy table as runs.parquet and runs.csv, the numbers behind the tables and
-    sentences as comparison.csv, ablations.csv, models.csv, claims.csv, findings.csv and, of sweeps over length, growth.csv,
-    and LaTeX tables (booktabs) as *.tex.
+    sentences as comparison.csv, ablations.csv, models.csv, claims.csv, findings.csv and, of sweeps over length,
+    growth.csv, and LaTeX tables (booktabs) as *.tex.
 
     Args:
         runs: what analysis.runs.load returned.
