@@ -171,8 +171,15 @@ def report(
     title = " + ".join(names)
     folder = out or Path("reports") / "+".join(names)
     command = " && ".join(_run_command(grid) for grid in grids or names)
-    page = write(runs, folder, title=title, command=f"{command} && lvt report {' '.join(grids or names)}")
     console = _console()
+    with console.status("report") as status:
+        page = write(
+            runs,
+            folder,
+            title=title,
+            command=f"{command} && lvt report {' '.join(grids or names)}",
+            progress=lambda what: status.update(f"report: {what}"),
+        )
     console.print(comparison_text(comparison(runs)), markup=False, highlight=False)
     console.print(f"\nreport: {page}\ndashboard: lvt dashboard")
 
@@ -186,7 +193,7 @@ def claims(
     """Print the ledger: every claim with its verdict, effect, interval, and what it hangs on."""
     import json
 
-    from analysis.claims import as_record, folklore, ledger
+    from analysis.claims import as_record, as_table, folklore, ledger
 
     runs, _ = _runs(grids, tracking_uri)
     entries = ledger(runs)
@@ -194,11 +201,8 @@ def claims(
         typer.echo(json.dumps([as_record(entry) for entry in entries], ensure_ascii=False, indent=2))
         return
     console = _console()
-    rows = [
-        [one.claim.id, one.claim.says, str(one.verdict), one.number, "" if one.p != one.p else f"{one.p:.2g}", one.why]
-        for one in entries
-    ]
-    console.print(_table(["claim", "what people say", "verdict", "effect", "p", "on what, or why not"], rows, ["p"]))
+    table = as_table(entries)
+    console.print(_table(list(table.header), [list(row) for row in table.rows], ["p", "seeds", "runs"]))
     console.print()
     for answer in folklore(runs, entries):
         console.print(f"{answer.row.name}: {answer.sentence}", markup=False, highlight=False)
@@ -207,25 +211,12 @@ def claims(
 @app.command()
 def verify(grids: GridsArgument = None, tracking_uri: StoreOption = None) -> None:
     """Hold the runs against the published record; exit code 1 where one deviates by more than the stated tolerance."""
-    from analysis.published import Outcome, verify
+    from analysis.published import Outcome, as_table, verify
 
     runs, _ = _runs(grids, tracking_uri)
     checks = verify(runs)
-    rows = [
-        [
-            c.id,
-            c.what,
-            c.form.said(c.ours),
-            c.form.number(c.published),
-            c.tolerance,
-            str(c.outcome),
-            c.source,
-            c.differs,
-        ]
-        for c in checks
-    ]
-    columns = ["check", "what", "ours", "published", "tolerance", "outcome", "source", "how ours differs"]
-    _console().print(_table(columns, rows, right=["published"]))
+    table = as_table(checks)
+    _console().print(_table(list(table.header), [list(row) for row in table.rows], right=["published"]))
     if any(check.outcome is Outcome.DEVIATES for check in checks):
         raise typer.Exit(1)
 

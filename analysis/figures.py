@@ -6,8 +6,6 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,16 +26,6 @@ from analysis.variants import side_by_side
 from experiments import schema
 
 _LINES = {schema.TEST: "-", schema.LONGER: (0, (4, 2))}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure of the report: file name, heading, caption and the function that draws it."""
-
-    name: str
-    title: str
-    caption: str
-    draw: Callable[[pd.DataFrame], Figure | None]
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
@@ -116,6 +104,14 @@ def learning_by_seconds(runs: pd.DataFrame) -> Figure | None:
     return _learning(runs, schema.TRAIN_SECONDS)
 
 
+def learning_by_flops(runs: pd.DataFrame) -> Figure | None:
+    """Validation score against the operations spent in training, analytic."""
+    return _learning(runs, schema.TRAIN_FLOPS)
+
+
+_CLOCKS = {None: "training step", schema.TRAIN_SECONDS: "training time, s", schema.TRAIN_FLOPS: "training FLOPs"}
+
+
 def _learning(runs: pd.DataFrame, clock: str | None) -> Figure | None:
     measured = results(side_by_side(runs))
     panels = []
@@ -155,8 +151,7 @@ def _learning(runs: pd.DataFrame, clock: str | None) -> Figure | None:
         )
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         ax.set_xlim(left=0)
-        name = "training step" if clock is None else "training time, s"
-        drawing.finish(ax, contest.name, name, f"validation {contest.quantity.title}")
+        drawing.finish(ax, contest.name, _CLOCKS[clock], f"validation {contest.quantity.title}")
         drawing.score_limits(ax, contest.quantity)
     drawing.legend_of_models(figure, style, {model for _, curve in panels for model in curve["model"]}, markers=False)
     return figure
@@ -321,44 +316,3 @@ def _forest_legend(figure: Figure, found: pd.DataFrame) -> None:
     if (found["unit"] == "points").any():
         handles.append(Patch(color=MUTED, alpha=0.14, linewidth=0, label=f"±{100 * ablations.MARGIN:.0f} points"))
     drawing.legend(figure, handles)
-
-
-COMPONENTS = Plot(
-    "components",
-    "What each component buys",
-    "Headline score of the full model minus that of the variant named on the left: to the right of zero the"
-    " full model is better. Large: mean over tasks with its 95 % interval over seeds. Small: means over seeds by task."
-    " Filled: in the range of training. Hollow: out of it.",
-    components,
-)
-PLOTS: Sequence[Plot] = (
-    Plot(
-        "scores",
-        "Scores along each axis",
-        "Headline score on the test sets against distance, length or number of items; a bin stands at its upper edge."
-        " Lines are means over seeds, bands their 95 % intervals. Solid: in the range of training. Dashed: out of it."
-        " In a grid of more than six models only the full one of each family is drawn.",
-        score_by_axis,
-    ),
-    Plot(
-        "learning_by_step",
-        "Learning, by training step",
-        "Validation score at each evaluation. Thin lines are seeds, thick ones their mean.",
-        learning_by_step,
-    ),
-    Plot(
-        "learning_by_seconds",
-        "Learning, by time spent in training",
-        "The same evaluations against the seconds spent in training until then, evaluation left out.",
-        learning_by_seconds,
-    ),
-    Plot(
-        "cost",
-        "Time and memory against length",
-        "Both axes are logarithmic, so that a power law is a straight line; its fitted exponent stands at the line's"
-        " end. Encoding is of a batch of sources; a decoding step is one token of every sequence in it. Bands are"
-        " 95 % intervals over seeds or, with one seed, the quartiles of the repeats of a training step.",
-        cost_by_length,
-    ),
-    COMPONENTS,
-)

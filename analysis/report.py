@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import ablations, claims, drawing, figures, growth, tables, units, variants
+from analysis import ablations, claims, drawing, growth, plots, published, tables, units, variants
 from analysis import runs as runs_table
 from analysis.runs import FAILED, FINISHED, KILLED, each
 from experiments import schema
@@ -36,56 +38,83 @@ _ABRIDGED = (
 class Drawn:
     """A figure of this report: what it is, what it shows in words, and the drawing for the page."""
 
-    plot: figures.Plot
+    plot: plots.Plot
     alt: str
     svg: Markup
+    runs: int  # behind it
 
 
-def write(runs: pd.DataFrame, folder: str | os.PathLike[str], *, title: str, command: str) -> Path:
+def write(
+    runs: pd.DataFrame,
+    folder: str | os.PathLike[str],
+    *,
+    title: str,
+    command: str,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Path:
     """Writes the report on `runs` into `folder`.
 
-    There are report.html (self-contained: nothing in it is loaded from anywhere), report.md, figures/*.svg and *.png,
-    the tidy table as runs.parquet and runs.csv, and the numbers behind the tables and sentences as comparison.csv,
-    ablations.csv, models.csv, claims.csv and, of sweeps over length, growth.csv.
+    There are report.html (self-contained: nothing in it is loaded from anywhere), report.md, figures/*.svg and *.png
+    with their numbers as *.csv, the tidy table as runs.parquet and runs.csv, the numbers behind the tables and
+    sentences as comparison.csv, ablations.csv, models.csv, claims.csv, findings.csv and, of sweeps over length,
+    growth.csv, and LaTeX tables (booktabs) as *.tex.
 
     Args:
         runs: what analysis.runs.load returned.
         folder: made if need be; files of an earlier report in it are replaced.
         title: heading of the report.
         command: the command line that makes it again.
+        progress: told what is being made.
 
     Returns:
         The path of report.html.
     """
     target = Path(folder)
     (target / "figures").mkdir(parents=True, exist_ok=True)
-    numbers, models, answers = (
-        tables.comparison(runs),
-        tables.models_table(runs),
-        claims.folklore(runs, claims.ledger(runs)),
-    )
+    progress("tables and claims")
+    numbers, models, entries = tables.comparison(runs), tables.models_table(runs), claims.ledger(runs)
+    answers, checks = claims.folklore(runs, entries), published.verify(runs)
     effects = ablations.effects(runs)
     runs_table.write(runs, target / "runs.parquet")
     runs_table.write(runs, target / "runs.csv")
     numbers.to_csv(target / "comparison.csv", index=False)
     effects.to_csv(target / "ablations.csv", index=False)
     models.to_csv(target / "models.csv", index=False)
-    claims.findings_table(answers).to_csv(target / "claims.csv", index=False)
+    claims.as_frame(entries).to_csv(target / "claims.csv", index=False)
+    claims.findings_table(answers).to_csv(target / "findings.csv", index=False)
     growth.growth(runs).to_csv(target / "growth.csv", index=False)
-    drawn = [one for plot in figures.PLOTS if (one := _draw(plot, runs, target / "figures"))]
+    texts = {
+        "comparison": tables.comparison_table(numbers),
+        "claims": claims.as_table(entries),
+        "models": tables.models_as_table(models),
+    }
+    for name, table in texts.items():
+        (target / f"{name}.tex").write_text(table.latex(), encoding="utf-8")
+    drawn = []
+    for plot in (plots.forest(entries), *plots.PLOTS):
+        progress(f"figure: {plot.title}")
+        if one := _draw(plot, runs, target / "figures"):
+            drawn.append(one)
+    progress("pages")
     content = {
         "title": title,
         "command": command,
         "facts": facts(runs),
         "short": tables.comparison_table(numbers, [tables.SCORE], overall=True),
-        "comparison": tables.comparison_table(numbers),
+        "comparison": texts["comparison"],
+        "ledger": texts["claims"],
+        "entries": entries,
+        "decided": Counter(str(one.verdict) for one in entries),
+        "checks": published.as_table([c for c in checks if c.outcome is not published.Outcome.NOT_MEASURED]),
+        "runs": run_list(runs),
         "folklore": answers,
         "left_out": claims.left_out(runs),
         "abridged": "" if numbers["shown"].all() else _ABRIDGED,
         "components": ablations.sections(effects),
-        "components_figure": next((one for one in drawn if one.plot is figures.COMPONENTS), None),
-        "figures": [one for one in drawn if one.plot is not figures.COMPONENTS],
-        "models": tables.models_as_table(models),
+        "components_figure": next((one for one in drawn if one.plot is plots.COMPONENTS), None),
+        "claims_figure": next((one for one in drawn if one.plot.name == "claims"), None),
+        "figures": [one for one in drawn if one.plot is not plots.COMPONENTS and one.plot.name != "claims"],
+        "models": texts["models"],
         "failures": tables.failures_as_table(tables.failures(runs)),
         "environment": tables.as_table(environment(runs)),
         "superseded": len(runs_table.superseded(runs)),
@@ -127,6 +156,12 @@ def facts(runs: pd.DataFrame) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
+def run_list(runs: pd.DataFrame) -> tables.Table:
+    """Every finished run: its name, identifier in the store, key and hardware."""
+    finished = each(runs[runs["status"] == FINISHED])
+    return tables.as_table(finished[["run_name", "kind", "seed", "run_id", "key", "hardware"]])
+
+
 def environment(runs: pd.DataFrame) -> pd.DataFrame:
     """What the finished runs ran on: a row per device, hardware, versions and commit, with the number of runs.
 
@@ -139,9 +174,10 @@ def environment(runs: pd.DataFrame) -> pd.DataFrame:
     return labelled.groupby(known, as_index=False)[["runs"]].sum() if known else labelled[[]]
 
 
-def _draw(plot: figures.Plot, runs: pd.DataFrame, folder: Path) -> Drawn | None:
+def _draw(plot: plots.Plot, runs: pd.DataFrame, folder: Path) -> Drawn | None:
     files = [folder / f"{plot.name}.{kind}" for kind in ("svg", "png")]
-    for file in files:
+    numbers = folder / f"{plot.name}.csv"
+    for file in (*files, numbers):
         file.unlink(missing_ok=True)
     figure = plot.draw(runs)
     if figure is None:
@@ -149,10 +185,14 @@ def _draw(plot: figures.Plot, runs: pd.DataFrame, folder: Path) -> Drawn | None:
     with mpl.rc_context({"svg.hashsalt": plot.name, "svg.fonttype": "path"}):
         for file in files:
             figure.savefig(file, facecolor="white", dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
+            figure.set_layout_engine("none")  # where everything goes is known now, and takes as long as to draw it
     panels = [" ".join(ax.get_title(loc="left").split()) for ax in figure.axes]
     lines = [text.get_text() for text in figure.legends[0].get_texts()]
     alt = f"{plot.title}: {', '.join(dict.fromkeys(panels))}; for {', '.join(lines)}."
-    return Drawn(plot, alt, _inline(files[0].read_text(encoding="utf-8"), plot.name, alt))
+    data = plot.data(runs)
+    data.to_csv(numbers, index=False)
+    behind = len(plots.runs_behind(data))
+    return Drawn(plot, alt, _inline(files[0].read_text(encoding="utf-8"), plot.name, alt), behind)
 
 
 def _inline(svg: str, name: str, alt: str) -> Markup:

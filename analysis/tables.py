@@ -133,6 +133,24 @@ class Table:
         rows = [[f"**{c}**" if (i, j) in self.best else c for j, c in enumerate(row)] for i, row in enumerate(safe)]
         return self._tabulate(rows, self.header, "pipe")
 
+    def latex(self) -> str:
+        """A tabular for the package booktabs; the best in bold."""
+        rows = [
+            [rf"\textbf{{{_latex(c)}}}" if (i, j) in self.best else _latex(c) for j, c in enumerate(row)]
+            for i, row in enumerate(self.rows)
+        ]
+        align = "".join("r" if j in self.numeric else "l" for j in range(len(self.header)))
+        lines = [
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            " & ".join(map(_latex, self.header)) + r" \\",
+            r"\midrule",
+            *(" & ".join(row) + r" \\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        return "\n".join(lines) + "\n"
+
     def html(self) -> str:
         """A ``<table class="sortable">``, everything in it escaped."""
         rows = [
@@ -145,6 +163,19 @@ class Table:
     def _tabulate(self, rows: Iterable[Iterable[str]], header: Iterable[str], form: str) -> str:
         align = ["right" if j in self.numeric else "left" for j in range(len(self.header))]
         return str(tabulate(rows, list(header), form, colalign=align if self.rows else None, disable_numparse=True))
+
+
+_LATEX = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}"},
+    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "±": r"$\pm$", "×": r"$\times$"},
+    **{"·": r"$\cdot$", "Δ": r"$\Delta$", "≥": r"$\geq$", "−": "$-$", "–": "--", "…": r"\ldots{}", "†": r"$\dagger$"},
+}
+
+
+def _latex(text: str) -> str:
+    """Text in which every sign that LaTeX reads otherwise is escaped."""
+    return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
 def comparison_table(numbers: pd.DataFrame, show: Iterable[str] = (SCORE, COST), *, overall: bool = False) -> Table:

@@ -155,9 +155,9 @@ class Efficiency(Settings):
         vocabulary: number of symbols of each side.
         decode_tokens: generated one by one after a source of each length.
         repeats: timed repetitions of everything, at least.
-        seconds_per_point: what one model may spend on one phase at one length. Repetitions go on until the interval of
-            their median is narrow (experiments.timing) or this is spent; a model of which `repeats` do not fit into it
-            is not measured there nor at any longer length.
+        seconds_per_point: what one model may spend on one phase at one length beyond the least repetitions: they go on
+            until the interval of their median is narrow (experiments.timing) or this is spent. A model of which a
+            single repetition takes longer is not measured there nor at any longer length.
         warmup: repetitions before, not counted.
         precision: as in `Training`.
     """
@@ -233,12 +233,12 @@ class _Run:
     seed: int
 
     def settings(self) -> dict[str, Any]:
-        """The tree of all settings, defaults filled in: plain values, as JSON has them."""
+        """The tree of all settings, defaults filled in: plain values, as JSON has them; what is None is left out."""
         tree: dict[str, Any] = {"kind": self.kind}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, BaseModel):
-                tree[field.name] = value.model_dump(mode="json")
+                tree[field.name] = value.model_dump(mode="json", exclude_none=True)
             elif isinstance(value, NamedModel):
                 tree[field.name] = {"name": value.name, **asdict(value.config)}
             elif isinstance(value, Budget):

@@ -47,7 +47,7 @@ class Place:
     since: float = math.inf  # seconds since 1970; what failed later, in another process, is not tried again
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)
 def load_task(task: Task, data_root: Path | None) -> TaskData:
     """The task's data; kept, since the runs of a grid share them."""
     return task.load(data_root)

@@ -19,7 +19,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class TooSlow(Exception):
-    """The repetitions do not fit into the time that one point may take."""
+    """A repetition takes longer than one point may."""
 
 
 def interleaved(
@@ -31,8 +31,8 @@ def interleaved(
     `settings.repeats` times at least.
 
     Returns:
-        Seconds of each counted repetition, in order; or what ended this work (`TooSlow`, where the least repetitions
-        would not fit), while the others went on.
+        Seconds of each counted repetition, in order; or what ended this work while the others went on: `TooSlow` where
+        one repetition takes longer than that, or what it raised.
     """
     seconds: dict[Key, list[float]] = {key: [] for key in works}
     ended: dict[Key, Exception] = {}
@@ -51,10 +51,8 @@ def interleaved(
             if key not in ended:
                 last[key] = repeat(key)
     for key, taken in last.items():
-        if taken * settings.repeats > settings.seconds_per_point:
-            ended[key] = TooSlow(
-                f"{settings.repeats} repetitions of {taken:.3g} s are more than {settings.seconds_per_point:g} s"
-            )
+        if taken > settings.seconds_per_point:
+            ended[key] = TooSlow(f"a repetition of {taken:.3g} s is longer than {settings.seconds_per_point:g} s")
 
     def going_on() -> list[Key]:
         return [key for key in works if key not in ended and not _enough(seconds[key], settings)]

@@ -197,7 +197,8 @@ class TransformerDecoder(Decoder):
         for layer in self.layers:
             assert isinstance(layer, DecoderLayer)
             keys, values = layer.self_attention.room(memory.states, max_length)
-            caches.append(LayerCache(keys, values, layer.project(memory.states)))
+            source = tuple(tensor.contiguous() for tensor in layer.project(memory.states))  # every step reads all of it
+            caches.append(LayerCache(keys, values, source))
         return TransformerState(0, tuple(caches), memory.mask, self._summary(memory))
 
     def step(self, tokens: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:

@@ -9,11 +9,13 @@ import tracked_runs as truth
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis import ablations, drawing, figures, report, runs, tables, units
+from analysis import ablations, claims, drawing, figures, plots, report, runs, tables, units
 from experiments import schema as s
 
 PNG = b"\x89PNG\r\n\x1a\n"
-PLOTS = [plot for plot in figures.PLOTS if plot is not figures.COMPONENTS]  # the known grid has no variants
+# The known grid has no variants, and does not say what training cost in FLOPs.
+PLOTS = [plot for plot in plots.PLOTS if plot.name not in ("components", "learning_by_flops")]
+DRAWN = ["claims", *(plot.name for plot in PLOTS)]
 
 
 class Page(HTMLParser):
@@ -39,7 +41,7 @@ class Page(HTMLParser):
         if tag in ("link", "iframe", "object", "embed", "img"):
             self.loaded.append(tag)
         self.loaded += [f"{k}={v}" for k, v in attrs if k in ("src", "srcset", "data", "xlink:href")]
-        self.loaded += [f"{k}={v}" for k, v in attrs if k == "href" and not str(v).startswith("#")]
+        self.loaded += [f"{k}={v}" for k, v in attrs if k == "href" and tag != "a" and str(v)[0] != "#"]
         if tag == "figure":
             self.figures += 1
         if tag == "svg":
@@ -80,11 +82,18 @@ def page(written: Path) -> Page:
 
 def test_everything_is_written(written: Path) -> None:
     names = {str(file.relative_to(written)) for file in written.rglob("*") if file.is_file()}
-    plots = {f"figures/{plot.name}.{kind}" for plot in PLOTS for kind in ("svg", "png")}
-    numbers = {"runs.parquet", "runs.csv", "comparison.csv", "ablations.csv", "models.csv", "claims.csv"} | {
-        "growth.csv"
+    drawn = {f"figures/{name}.{kind}" for name in DRAWN for kind in ("svg", "png", "csv")}
+    numbers = {
+        "runs.parquet",
+        "runs.csv",
+        "comparison.csv",
+        "ablations.csv",
+        "models.csv",
+        "claims.csv",
+        "findings.csv",
+        "growth.csv",
     }
-    assert names == {"report.html", "report.md"} | plots | numbers
+    assert names == {"report.html", "report.md", "comparison.tex", "claims.tex", "models.tex"} | drawn | numbers
     for plot in PLOTS:
         assert (written / f"figures/{plot.name}.png").read_bytes().startswith(PNG)
         ElementTree.parse(written / f"figures/{plot.name}.svg")
@@ -100,16 +109,43 @@ def test_the_page_loads_nothing(written: Path, page: Page) -> None:
 
 def test_links_and_identifiers_of_the_page(page: Page) -> None:
     assert len(page.ids) == len(set(page.ids))
-    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+    inside = {link.removeprefix("#") for link in page.links if link.startswith("#")}
+    assert inside <= set(page.ids)
+    assert set(page.links) - {f"#{name}" for name in inside} == {f"figures/{name}.csv" for name in DRAWN}
     assert {plot.name for plot in PLOTS} <= set(page.ids)
 
 
 def test_every_figure_says_what_it_shows(page: Page) -> None:
-    assert page.figures == len(page.drawings) == len(PLOTS)
-    for drawn in page.drawings:
-        assert drawn["role"] == "img"
-        assert "LSTM, LSTM + attention, Transformer" in str(drawn["aria-label"])
-    assert "associative_recall, g2p(language=fre), running_parity" in str(page.drawings[0]["aria-label"])
+    assert page.figures == len(page.drawings) == len(DRAWN)
+    labels = [str(drawn["aria-label"]) for drawn in page.drawings]
+    assert all(drawn["role"] == "img" for drawn in page.drawings)
+    assert labels[0].startswith("The claims, with their intervals: ")
+    assert labels[1] == "Tasks and models at a glance: in range, out of range; for mean over seeds, % right."
+    assert all("LSTM, LSTM + attention, Transformer" in label for label in labels[2:])
+    assert "associative_recall, g2p(language=fre), running_parity" in labels[2]
+
+
+def test_every_figure_has_its_numbers_and_their_runs(known: pd.DataFrame, written: Path, page: Page) -> None:
+    finished = set(known.loc[known["status"] == "FINISHED", "run_id"])
+    for plot in PLOTS:
+        data = pd.read_csv(written / f"figures/{plot.name}.csv")
+        assert len(data)
+        assert set() < plots.runs_behind(data) <= finished
+    scores = pd.read_csv(written / "figures/scores.csv")
+    parity = scores[(scores["metric"] == "longer/token_accuracy_by_length") & (scores["model"] == "transformer")]
+    assert sorted(parity.loc[parity["at"] == 40, "value"]) == [0.50, 0.52]
+    text = "".join(page.text)
+    assert f"of {len(plots.runs_behind(scores))} runs." in " ".join(text.split())
+
+
+def test_tables_for_latex(known: pd.DataFrame, written: Path) -> None:
+    shown, text = tables.comparison_table(tables.comparison(known)), (written / "comparison.tex").read_text("utf-8")
+    lines = text.splitlines()
+    assert (lines[1], lines[3], lines[-2]) == (r"\toprule", r"\midrule", r"\bottomrule")
+    assert len(lines) == len(shown.rows) + 6
+    assert all(line.count("&") - line.count(r"\&") == len(shown.header) - 1 for line in [lines[2], *lines[4:-2]])
+    assert r"associative\_recall & token accuracy, \% $\uparrow$ $\cdot$ test & 62.0 {[}36.6, 87.4{]}" in text
+    assert r"\textbf{99.0 {[}86.3, 100.0{]}}" in text
 
 
 def test_drawings_take_the_colours_of_the_page(written: Path) -> None:
@@ -124,11 +160,12 @@ def test_drawings_take_the_colours_of_the_page(written: Path) -> None:
 def test_the_numbers_on_the_page_are_those_of_the_table(known: pd.DataFrame, page: Page, written: Path) -> None:
     numbers = tables.comparison(known)
     short, full = tables.comparison_table(numbers, [tables.SCORE], overall=True), tables.comparison_table(numbers)
-    assert page.tables[0] == [list(short.header), *map(list, short.rows)]
-    assert page.tables[2] == [list(full.header), *map(list, full.rows)]
+    assert [list(short.header), *map(list, short.rows)] in page.tables
+    assert [list(full.header), *map(list, full.rows)] in page.tables
     stored = pd.read_csv(written / "comparison.csv", keep_default_na=False, na_values=[""])
     assert stored["estimate"].to_numpy() == pytest.approx(numbers["estimate"].to_numpy())
-    shown = {(cells[0], cells[1]): cells[2:5] for cells in page.tables[2][1:]}
+    (comparison,) = [table for table in page.tables if table == [list(full.header), *map(list, full.rows)]]
+    shown = {(cells[0], cells[1]): cells[2:5] for cells in comparison[1:]}
     tidy = runs.read(written / "runs.parquet")
     for task, models in truth.TEST.items():
         metric = "test/wer" if task == truth.G2P else "test/token_accuracy"
@@ -139,16 +176,25 @@ def test_the_numbers_on_the_page_are_those_of_the_table(known: pd.DataFrame, pag
             assert cell.split(" ")[0] == (f"{100 * values.mean():.1f}" if model in models else units.MISSING)
 
 
-def test_the_folklore_stands_on_the_page(page: Page) -> None:
-    folklore = page.tables[1]
+def test_verdicts_stand_on_the_first_screen(known: pd.DataFrame, page: Page, written: Path) -> None:
+    folklore = page.tables[0]
     assert [cells[0] for cells in folklore[1:]] == [
         "processing",
         "dependencies",
         "attention",
         "efficiency and scalability",
     ]
-    assert "to the power 0.90 for the LSTM" in folklore[1][3]
-    assert "ahead by 71.0 points [20.2, 100.0]" in folklore[2][3]
+    assert "the LSTM's time grows by an exponent 0.65" in folklore[1][3]
+    assert "1.1 undecided" in folklore[1][3]
+    assert "2.4 not measured" in folklore[2][3]
+    entries = claims.ledger(known)
+    table = claims.as_table(entries)
+    assert [list(table.header), *map(list, table.rows)] in page.tables
+    text = "".join(page.text)
+    assert "to the power 0.90 for the LSTM" in text
+    assert "ahead by 71.0 points [20.2, 100.0]" in text
+    stored = pd.read_csv(written / "claims.csv", keep_default_na=False)
+    assert stored["verdict"].tolist() == [str(one.verdict) for one in entries]
 
 
 def test_text_is_escaped_and_the_command_is_there(page: Page, written: Path) -> None:
@@ -177,8 +223,8 @@ def test_the_markdown_says_the_same(known: pd.DataFrame, written: Path) -> None:
     text = (written / "report.md").read_text(encoding="utf-8")
     assert text.startswith("# Known <truth> & more\n")
     assert tables.comparison_table(tables.comparison(known)).markdown() in text
-    for plot in PLOTS:
-        assert f"](figures/{plot.name}.png)" in text
+    for name in DRAWN:
+        assert f"](figures/{name}.png)" in text
     assert "ahead by 71.0 points [20.2, 100.0]" in text
 
 
@@ -189,7 +235,7 @@ def test_a_report_on_nothing_but_failures(known: pd.DataFrame, tmp_path: Path) -
         encoding="utf-8"
     )
     assert "loss is NaN at step 40" in text
-    assert text.count("not measured</p>") == 4
+    assert text.count('<p class="answer">Not measured.</p>') == 4
     assert "<svg" not in text
     assert list((tmp_path / "figures").iterdir()) == []
 
@@ -243,7 +289,14 @@ def test_a_large_grid_shows_its_full_models_side_by_side(ablated: pd.DataFrame, 
     page = Page()
     page.feed((ablated_folder / "report.html").read_text(encoding="utf-8"))
     full = ["LSTM", "LSTM + attention (layers=2)", "Transformer"]
-    short, comparison, models = page.tables[0], page.tables[2], page.tables[5]  # 3 and 4: what components buy
+    short, comparison, models = (
+        next(table for table in found if table[0][:2] == header)
+        for found, header in (
+            (page.tables, ["task", "measure"]),
+            (page.tables[::-1], ["task", "measure"]),
+            (page.tables, ["task", "model"]),
+        )
+    )
     assert short[0][2:-1] == comparison[0][2:-1] == full
     assert "".join(page.text).count("only the full one of each family stands here") == 2
     assert {cells[1] for cells in models[1:]} >= {
@@ -378,7 +431,7 @@ def test_costs_and_their_exponents(known: pd.DataFrame) -> None:
 
 def test_nothing_to_draw_is_no_figure(known: pd.DataFrame) -> None:
     failed = known[known["status"] == "FAILED"]
-    assert [plot.draw(failed) for plot in figures.PLOTS] == [None] * len(figures.PLOTS)
+    assert [plot.draw(failed) for plot in plots.PLOTS] == [None] * len(plots.PLOTS)
     learnt = known[known["kind"] == s.LEARN]
     assert figures.cost_by_length(learnt) is None
 

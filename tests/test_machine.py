@@ -106,3 +106,13 @@ def test_what_goes_wrong_in_the_other_process_is_raised_here() -> None:
     assert memory.is_out_of_memory(caught.value)
     with pytest.raises(ValueError, match="the reason"):
         memory.peak(partial(hold, 1), partial(fail, "the reason"), CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_energy_and_clock_on_cuda() -> None:
+    matrix = torch.randn(4096, 4096, device="cuda")
+    energy = machine.joules(lambda: matrix @ matrix, matrix.device)
+    assert energy is not None
+    assert energy > 0
+    assert machine.Watch(matrix.device).state()[schema.CLOCK] > 0

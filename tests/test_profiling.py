@@ -74,3 +74,24 @@ def test_a_backward_operation_belongs_to_its_forward_part() -> None:
     found = profiling.by_part(events)
     assert found[profiling.ATTENTION] == pytest.approx(times[0] + times[4] + times[5])
     assert found[profiling.OTHER] == pytest.approx(times[1] + times[2] + times[3])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("config", [LSTM, TRANSFORMER], ids=["lstm", "transformer"])
+def test_a_step_on_cuda_launches_kernels(config: ModelConfig, tmp_path: Path) -> None:
+    cuda = torch.device("cuda")
+    data = load_task(TASKS["reverse"](), None)
+    found = profiling.profile(
+        build(config, data.dimensions).to(cuda),
+        data,
+        Profile(steps=2, batch_size=4, warmup=1),
+        seed=0,
+        device=cuda,
+        log=lambda loss, step: None,
+        trace=tmp_path / "trace.json",
+    )
+    assert found.launches is not None
+    assert found.launches > 10
+    part = profiling.RECURRENCE if config is LSTM else profiling.ATTENTION
+    assert found.seconds[part] > 0

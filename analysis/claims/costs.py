@@ -144,13 +144,8 @@ def crossing(sweep: Sweep, first: str, second: str, metric: str) -> str:
     pair = sweep.pair(first, second, metric)
     if pair is None or pair[0].shape[1] < 2:
         return ""
-    lengths = list(pair[0].columns)
-    turns = [scaling.crossover(lengths, a, b) for a, b in zip(pair[0].to_numpy(), pair[1].to_numpy(), strict=True)]
-    found = [math.log(turn) for turn in turns if turn is not None]
-    if len(found) < len(turns) or not found:
+    turn = scaling.crossover_interval(list(map(float, pair[0].columns)), *pair, np.random.default_rng(0))
+    if turn is None:
         return ""
-    interval = student([found]).interval
-    middle = f"crossover at length {math.exp(interval.estimate):,.0f}"
-    if not interval.known:
-        return middle
-    return f"{middle} [{math.exp(interval.low):,.0f}, {math.exp(interval.high):,.0f}]"
+    middle = f"crossover at length {turn.estimate:,.0f}"
+    return f"{middle} [{turn.low:,.0f}, {turn.high:,.0f}]" if turn.known else middle

@@ -16,6 +16,7 @@ from analysis.claims.base import Claim, Decision, Finding, NotDecided
 from analysis.claims.rules import Ruling, Verdict, after_holm
 from analysis.evidence import admitted, gated_out
 from analysis.statistics import Interval
+from analysis.tables import Table
 
 CLAIMS: tuple[Claim, ...] = (
     *processing.CLAIMS,
@@ -200,6 +201,25 @@ def as_frame(entries: Sequence[Entry]) -> pd.DataFrame:
         for record in map(as_record, entries)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def as_table(entries: Sequence[Entry]) -> Table:
+    """The ledger in texts: verdict, effect with its interval, corrected p, seeds, what it hangs on, number of runs."""
+    header = ("claim", "what people say", "verdict", "effect", "p", "seeds", "on what, or why not", "runs")
+    rows = tuple(
+        (
+            one.claim.id,
+            one.claim.says,
+            str(one.verdict),
+            one.number,
+            units.MISSING if math.isnan(one.p) else f"{one.p:.2g}",
+            str(one.effect.n) if one.measured else units.MISSING,
+            one.why,
+            str(len(one.runs)) if one.runs else units.MISSING,
+        )
+        for one in entries
+    )
+    return Table(header, rows, frozenset({4, 5, 7}))
 
 
 def as_record(entry: Entry) -> dict[str, Any]:

@@ -7,7 +7,7 @@ function that finds ours. It agrees, deviates, or was not measured; where seeds 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from analysis import statistics, units
 from analysis.evidence import Contest, admitted, contests, stand_in
 from analysis.runs import family
 from analysis.statistics import Interval
+from analysis.tables import Table
 from analysis.variants import options
 from experiments import schema
 
@@ -68,6 +69,25 @@ def verify(runs: pd.DataFrame) -> list[Check]:
     """All checks of family 6, on the runs that passed the gates."""
     found = list(contests(admitted(runs)))
     return [check for checks in CHECKS for check in checks(found)]
+
+
+def as_table(checks: Sequence[Check]) -> Table:
+    """The checks in texts."""
+    header = ("check", "what", "ours", "published", "tolerance", "outcome", "source", "how ours differs")
+    rows = tuple(
+        (
+            c.id,
+            c.what,
+            c.form.said(c.ours),
+            c.form.number(c.published),
+            c.tolerance,
+            str(c.outcome),
+            c.source,
+            c.differs,
+        )
+        for c in checks
+    )
+    return Table(header, rows, frozenset({2, 3}))
 
 
 # --- grapheme-to-phoneme ---------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class Task(BaseModel, ABC):
 
     def decisive(self) -> dict[str, Any]:
         """What stands for the task in a run's key: all that decides its data and how they are scored."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude_none=True)
 
     @property
     def memoryless_loss(self) -> float | None:

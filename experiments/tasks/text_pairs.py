@@ -140,7 +140,7 @@ class TextPairs(Task):
             return super().label
         content = hashlib.sha256("".join(sum for _, sum in sorted(self.sha256)).encode()).hexdigest()
         shown = self.model_dump(exclude={"name", *PARTS, "sha256"}, exclude_defaults=True)
-        options = [f"{key}={value}" for key, value in shown.items()]
+        options = [f"{key}={'+'.join(v) if isinstance(v, tuple) else v}" for key, v in shown.items()]
         return f"text_pairs({', '.join([Path(self.train).name, *options, f'data={content[:6]}'])})"
 
     def decisive(self) -> dict[str, Any]:

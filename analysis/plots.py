@@ -1,0 +1,148 @@
+"""The figures of a report: what each is called, what it shows in words, and the numbers that it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import ablations, claims, figures, overview
+from analysis.evidence import contests
+from analysis.runs import results
+from analysis.variants import side_by_side
+from experiments import schema
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the report: file name, heading, caption, the function that draws it and that of its numbers.
+
+    `data` returns what is drawn as a table; the runs behind it stand in a column "run_id" (one) or "runs" (several).
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[pd.DataFrame], Figure | None]
+    data: Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def runs_behind(data: pd.DataFrame) -> set[str]:
+    """Identifiers of the runs that the numbers of a figure are from."""
+    if "runs" in data:
+        return {run for runs in data["runs"] for run in str(runs).split()}
+    return set(data["run_id"]) if "run_id" in data else set()
+
+
+_KEPT = ["grid", "task", "model", "seed", "run_id", "metric", "at", "value"]
+
+
+def _scores(runs: pd.DataFrame) -> pd.DataFrame:
+    """Points of the curves of the headline scores along each axis."""
+    shown = results(side_by_side(runs))
+    names = {
+        schema.metric(split, contest.headline, axis)
+        for contest in contests(shown)
+        for split in (schema.TEST, schema.LONGER)
+        for axis in contest.axes(split)
+    }
+    return shown.loc[shown["metric"].isin(names), _KEPT]
+
+
+def _learning(runs: pd.DataFrame, clock: str | None) -> pd.DataFrame:
+    """Validation scores by step, with what the clock showed at that step."""
+    shown = results(side_by_side(runs))
+    curves = shown.loc[shown["metric"] == schema.VALIDATION + "/" + shown["headline"], _KEPT]
+    if clock is None:
+        return curves
+    spent = shown.loc[shown["metric"] == clock, ["run_id", "at", "value"]]
+    return curves.merge(spent.rename(columns={"value": clock}), on=["run_id", "at"])
+
+
+def _costs(runs: pd.DataFrame) -> pd.DataFrame:
+    """All that the efficiency runs measured."""
+    measured = results(runs)
+    return measured.loc[measured["kind"] == schema.EFFICIENCY, _KEPT]
+
+
+def forest(entries: Sequence[claims.Entry]) -> Plot:
+    """The claims of families 1 to 4; `entries` is the ledger of the runs, which is not made twice."""
+    return Plot(
+        "claims",
+        "The claims, with their intervals",
+        "Effect of every claim that was measured, with its 95 % interval, coloured by verdict; hollow: undecided. The"
+        " shaded band is the margin of ±5 points inside which two models are called tied.",
+        lambda _: overview.forest(entries),
+        lambda _: claims.as_frame(entries),
+    )
+
+
+COMPONENTS = Plot(
+    "components",
+    "What each component buys",
+    "Headline score of the full model minus that of the variant named on the left: to the right of zero the"
+    " full model is better. Large: mean over tasks with its 95 % interval over seeds. Small: means over seeds by task."
+    " Filled: in the range of training. Hollow: out of it.",
+    figures.components,
+    ablations.effects,
+)
+PLOTS: Sequence[Plot] = (
+    Plot(
+        "tasks",
+        "Tasks and models at a glance",
+        "Share of right answers on the test sets (accuracy, or 1 minus an error rate), mean over seeds.",
+        overview.heat_map,
+        overview.task_scores,
+    ),
+    Plot(
+        "scores",
+        "Scores along each axis",
+        "Headline score on the test sets against distance, length or number of items; a bin stands at its upper edge."
+        " Lines are means over seeds, bands their 95 % intervals. Solid: in the range of training. Dashed: out of it."
+        " In a grid of more than six models only the full one of each family is drawn.",
+        figures.score_by_axis,
+        _scores,
+    ),
+    Plot(
+        "learning_by_step",
+        "Learning, by training step",
+        "Validation score at each evaluation. Thin lines are seeds, thick ones their mean.",
+        figures.learning_by_step,
+        partial(_learning, clock=None),
+    ),
+    Plot(
+        "learning_by_seconds",
+        "Learning, by time spent in training",
+        "The same evaluations against the seconds spent in training until then, evaluation left out.",
+        figures.learning_by_seconds,
+        partial(_learning, clock=schema.TRAIN_SECONDS),
+    ),
+    Plot(
+        "learning_by_flops",
+        "Learning, by operations spent in training",
+        "The same evaluations against the analytic number of floating-point operations spent in training until then.",
+        figures.learning_by_flops,
+        partial(_learning, clock=schema.TRAIN_FLOPS),
+    ),
+    Plot(
+        "pareto",
+        "Accuracy against the cost of training",
+        "Test score of every run (small) and mean over seeds (large) against what its whole training cost. The dotted"
+        " line is the front: what no other model beats in both.",
+        overview.pareto,
+        overview.costs_and_scores,
+    ),
+    Plot(
+        "cost",
+        "Time and memory against length",
+        "Both axes are logarithmic, so that a power law is a straight line; its fitted exponent stands at the line's"
+        " end. Encoding is of a batch of sources; a decoding step is one token of every sequence in it. Bands are"
+        " 95 % intervals over seeds or, with one seed, the quartiles of the repeats of a training step.",
+        figures.cost_by_length,
+        _costs,
+    ),
+    COMPONENTS,
+)
