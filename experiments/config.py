@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -362,9 +363,14 @@ def validate(kind: Any, value: Any, path: Path) -> Any:
         SettingsError: with the whole path of each wrong key, what was found, and what is allowed.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+        return _adapter(kind).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         raise SettingsError([_problem(kind, path, dict(details)) for details in error.errors()]) from None
+
+
+@functools.cache  # it takes longer to make one than to use it
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def refuse(path: Path, message: str) -> SettingsError:
