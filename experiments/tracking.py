@@ -324,7 +324,7 @@ class TrackedRun:
         """Calls `send`; how many points it sent, none where the store did not take them."""
         try:
             return send(*arguments) or 0
-        except (MlflowException, OSError) as error:
+        except Exception as error:  # whatever it is, training goes on
             logging.getLogger(__name__).warning("the store did not answer, it is tried again later: %s", error)
             return 0
 
