@@ -453,7 +453,8 @@ def _states_in_file(store: Store) -> list[tuple[str, str, str]]:
         LEFT JOIN tags AS reasons ON reasons.run_uuid = runs.run_uuid AND reasons.key = ?
         WHERE runs.experiment_id = ? AND runs.lifecycle_stage = 'active' ORDER BY runs.start_time DESC, runs.run_uuid
     """
-    with closing(sqlite3.connect(store.tracking_uri.removeprefix(SQLITE), timeout=20)) as file:
+    address = f"{Path(store.tracking_uri.removeprefix(SQLITE)).resolve().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, timeout=20, uri=True)) as file:
         return file.execute(query, (schema.KEY, schema.REASON, int(store.experiment_id))).fetchall()
 
 
