@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
     from rich.console import Console
 
-    from experiments.config import Run
+    from experiments.config import LearnRun, Run
     from experiments.grid import Grid
     from experiments.tracking import Past, Store
     from models.config import Budget, Dimensions, ModelConfig
@@ -134,9 +137,17 @@ def plan(
     device: DeviceOption = DeviceChoice.auto,
     data: DataOption = None,
     tracking_uri: StoreOption = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Try a few steps of each kind of run, and say how long all will take.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Show the runs of a grid, what is done already, and how well the models are matched. Nothing is run or written."""
-    from experiments.config import run_key
+    import functools
+    import json
+
+    from experiments.config import LearnRun, run_key
+    from experiments.progress import duration
     from models.cost import count_parameters, on_meta
     from models.matching import match_error
 
@@ -144,17 +155,36 @@ def plan(
     sizes = _sizes(loaded, data)
     chosen = _device(device)
     past = _past(_uri(tracking_uri), loaded)
-    rows = []
+    parameters = functools.cache(lambda config, dimensions: count_parameters(on_meta(config, dimensions)))
+    error = functools.cache(match_error)
+    seconds = functools.cache(lambda run: _estimate(run, *sizes[run], data, chosen))
+    rows: list[dict[str, Any]] = []
     for one in loaded.runs:
+        config, dimensions = sizes[one]
         key = run_key(one, chosen)
-        parameters = count_parameters(on_meta(*sizes[one]))
-        state = _state(key, past)
-        off = "" if one.budget is None else f"{match_error(sizes[one][0], one.budget, sizes[one][1]):+.2%}"
-        rows.append([one.kind, one.task_label, one.model.label, str(one.seed), f"{parameters:,}", off, key, state])
+        row = {"kind": one.kind, "task": one.task_label, "model": one.model.label, "seed": one.seed}
+        row |= {"parameters": parameters(config, dimensions)}
+        row |= {"off_budget": None if one.budget is None else error(config, one.budget, dimensions)}
+        row |= {"key": key, "state": _state(key, past)}
+        if estimate:  # the same for every seed
+            row["seconds"] = seconds(replace(one, seed=0)) if isinstance(one, LearnRun) else None
+        rows.append(row)
+    if as_json:
+        typer.echo(json.dumps({"grid": loaded.name, "device": chosen, "runs": rows}, indent=1))
+        return
     console = _console()
-    columns = ["kind", "task", "model", "seed", "parameters", "off budget", "key", "state"]
-    console.print(_table(columns, rows, right=["seed", "parameters", "off budget"]))
+    columns: dict[str, Callable[[Any], str]] = {
+        **{"kind": str, "task": str, "model": str, "seed": str},
+        **{"parameters": "{:,}".format, "off_budget": "{:+.2%}".format, "key": str, "state": str},
+        **({"seconds": duration} if estimate else {}),
+    }
+    cells = [["" if row[name] is None else show(row[name]) for name, show in columns.items()] for row in rows]
+    titles = [name.replace("_", " ") for name in columns]
+    console.print(_table(titles, cells, right=["seed", "parameters", "off budget", "seconds"]))
     console.print(f"{len(rows)} runs on {chosen}: {loaded.description}")
+    if estimate:
+        left = sum(row["seconds"] or 0 for row in rows if row["state"] != "finished")
+        console.print(f"to do, one after another, sweeps left out: {duration(left)}")
 
 
 @app.command()
@@ -419,13 +449,15 @@ def _sizes(grid: Grid, data: Path | None) -> dict[Run, tuple[ModelConfig, Dimens
     from experiments.data import DataError
     from experiments.run import run_name, sized_model
     from models.config import ModelError
-    from models.cost import on_meta
 
     sizes: dict[Run, tuple[ModelConfig, Dimensions]] = {}
+    alike: dict[object, tuple[ModelConfig, Dimensions]] = {}  # the seeds of a grid ask for the same few models
     for one in grid.runs:
+        kind = replace(one, seed=0)
         try:
-            sizes[one] = sized_model(one, data)
-            on_meta(*sizes[one])
+            if kind not in alike:
+                alike[kind] = sized_model(one, data)
+            sizes[one] = alike[kind]
         except (ModelError, DataError) as error:
             _stop(f"{grid.name}: {run_name(one)}: {error}")
     return sizes
@@ -543,6 +575,17 @@ def _state(key: str, past: Past) -> str:
     if key in past.finished:
         return "finished"
     return "begun" if key in past.begun else "failed" if key in past.failed else "to do"
+
+
+def _estimate(run: LearnRun, config: ModelConfig, dimensions: Dimensions, data: Path | None, device: str) -> float:
+    """How long a run will take, in seconds."""
+    import torch
+
+    from experiments.estimate import estimated_seconds
+    from experiments.run import load_task
+
+    torch.set_num_threads(1)  # as a worker has it
+    return estimated_seconds(run, config, load_task(run.task, data), torch.device(device))
 
 
 def _send_what_is_left(store: Store) -> None:

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from experiments.data import Tokens
 from experiments.schema import EFFICIENCY, LEARN, PROFILE
@@ -48,11 +57,22 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+LIMITS = ("steps", "tokens", "seconds", "flops")  # of a training
+SOLVED = 0.999  # share of exact matches from which a task is taken to be solved
+
+
 class Training(Settings):
     """How a model is trained. AdamW (Loshchilov & Hutter 2019), betas 0.9 and 0.98.
 
+    It ends when one limit is reached: `steps`, `tokens`, `seconds` or `flops`; exactly one is stated. The schedule
+    falls over what is left of that limit after the warm-up.
+
     Attributes:
         steps: number of updates.
+        tokens: source and target tokens, padding included.
+        seconds: spent in updates; evaluations and checkpoints do not count.
+        flops: analytic, of forward and backward passes.
+        stop_when_solved: end when two evaluations in a row get `SOLVED` of the validation sequences exactly right.
         batch_size: sequences per update; or, in its place,
         batch_tokens: source and target tokens per update, at most, padding included.
         learning_rate: at its highest, after warm-up.
@@ -65,7 +85,11 @@ class Training(Settings):
         precision: "bfloat16" runs the matrix products under autocast; "auto" does so on CUDA.
     """
 
-    steps: int = Field(ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=None, gt=0)
+    flops: float | None = Field(default=None, gt=0)
+    stop_when_solved: bool = False
     batch_size: int | None = Field(default=None, ge=1)
     batch_tokens: int | None = Field(default=None, ge=2)
     learning_rate: float = Field(gt=0)
@@ -78,9 +102,22 @@ class Training(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def model_post_init(self, context: Any) -> None:
-        """Refuses two sizes of a batch, and none."""
+        """Refuses two limits and two sizes of a batch, and none."""
+        stated = [name for name in LIMITS if getattr(self, name) is not None]
+        if len(stated) != 1:
+            raise ValueError(f"state exactly one of {', '.join(LIMITS)}, not {' and '.join(stated) or 'none'}")
         if (self.batch_size is None) == (self.batch_tokens is None):
             raise ValueError("state either batch_size or batch_tokens")
+
+    @model_serializer(mode="wrap")
+    def _stated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Limits that are not stated, and a stop that is not asked for, change nothing: not the key of a run either."""
+        return {name: value for name, value in dump(self).items() if value or name not in (*LIMITS, "stop_when_solved")}
+
+    @property
+    def limit(self) -> tuple[str, float]:
+        """What is limited, and to how much."""
+        return next((name, amount) for name in LIMITS if (amount := getattr(self, name)) is not None)
 
     @property
     def batch(self) -> int | Tokens:
@@ -326,9 +363,14 @@ def validate(kind: Any, value: Any, path: Path) -> Any:
         SettingsError: with the whole path of each wrong key, what was found, and what is allowed.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+        return _adapter(kind).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         raise SettingsError([_problem(kind, path, dict(details)) for details in error.errors()]) from None
+
+
+@functools.cache  # it takes longer to make one than to use it
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def refuse(path: Path, message: str) -> SettingsError:

@@ -273,7 +273,8 @@ def _work(connection: Connection, place: Place) -> None:
     While a run is executed nothing but that can arrive, so that a look at the connection tells whether to stop: no lock
     is shared between processes, which one that is killed might take with it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all: the parent decides
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
 
     def tell(run: Run, news: Status | Outcome) -> None:

@@ -120,9 +120,8 @@ def load_grid(grid: str, overrides: Sequence[str] = (), profile: str | None = No
     except SettingsError as error:
         lines = [f"{path}: {dotted(p.path) + ': ' if p.path else ''}{p.message}" for p in error.problems]
         raise GridError("\n".join(lines)) from None
-    unique = {config.run_key(run, ""): run for run in runs}
     name = path.stem if chosen is None else f"{path.stem}-{chosen}"
-    return Grid(name, checked.description, tuple(unique.values()))
+    return Grid(name, checked.description, tuple(dict.fromkeys(runs)))
 
 
 def _find(grid: str) -> Path:

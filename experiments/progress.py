@@ -68,7 +68,7 @@ class Progress:
             self._line(f"FAILED    {run_name(run)}: {reason}", style="red")
         else:
             self._done += 1
-            self._line(f"finished  {run_name(run)} in {_duration(seconds)}")
+            self._line(f"finished  {run_name(run)} in {duration(seconds)}")
 
     def left(self, run: Run, why: str) -> None:
         """See experiments.execution.Observer."""
@@ -83,7 +83,7 @@ class Progress:
 
     def _render(self) -> Group:
         bar = Table.grid(padding=(0, 1))
-        elapsed = _duration(time.monotonic() - self._start)
+        elapsed = duration(time.monotonic() - self._start)
         counts = f"{self._done} done, {len(self._running)} running, {self._failed} failed of {self._total} · {elapsed}"
         bar.add_row(ProgressBar(total=self._total, completed=self._done + self._failed, width=30), counts)
         table = Table(box=None, pad_edge=False)
@@ -101,7 +101,7 @@ def _cells(status: Status) -> tuple[str, str, str, str]:
         f"{status.step:,}/{status.steps:,}",
         "" if math.isnan(loss) else f"{loss:.3f}",
         "" if math.isnan(speed) else f"{speed:,.0f}",
-        "" if math.isnan(left) else _duration(left),
+        "" if math.isnan(left) else duration(left),
     )
 
 
@@ -112,7 +112,7 @@ def _in_a_line(status: Status) -> str:
     return ", ".join(filter(None, words))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """``75`` → ``1 min 15 s``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -103,6 +103,7 @@ TRAIN_TOKENS_PER_SECOND = "train/tokens_per_second"  # source and target tokens;
 TRAIN_TOKENS = "train/tokens"  # seen so far, logged with every evaluation
 TRAIN_SECONDS = "train/seconds"  # spent in training so far, evaluation left out; logged with every evaluation
 TRAIN_FLOPS = "train/flops"  # analytic, spent so far; logged with every evaluation
+SOLVED_STEP = "solved/step"  # scalar: the step that ended a training early, its task solved; absent otherwise
 SELECTED_STEP = "selected/step"  # scalar: the step of the checkpoint that validation selected
 
 # --- metrics of an efficiency run ------------------------------------------------------------------------------------

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.config import Training
+from experiments.config import SOLVED, Training
 from experiments.data import Batch, TaskData
 from experiments.evaluation import Scores, evaluate
 from experiments.schema import (
     LOSS,
     LOWER_IS_BETTER,
+    SEQUENCE_ACCURACY,
+    SOLVED_STEP,
     TRAIN_FLOPS,
     TRAIN_GRADIENT_NORM,
     TRAIN_LEARNING_RATE,
@@ -26,8 +28,10 @@ from experiments.schema import (
     TRAIN_TOKENS,
     TRAIN_TOKENS_PER_SECOND,
     VALIDATION,
+    WER,
     metric,
 )
+from experiments.session import Selected, Session, resume, state_of
 from models.config import ModelConfig
 from models.cost import training_flops
 from models.interface import PAD, EncoderDecoder
@@ -46,10 +50,6 @@ class Diverged(RuntimeError):
     """The loss is no number any more."""
 
 
-class ResumeError(RuntimeError):
-    """A kept state does not belong to this training."""
-
-
 class Keeper(Protocol):
     """Keeps the state of a training, so that it can go on where it was interrupted (experiments.run)."""
 
@@ -61,38 +61,6 @@ class Keeper(Protocol):
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Keeps it; may raise, to end the training here."""
-
-
-@dataclass(frozen=True)
-class Selected:
-    """The checkpoint that validation chose."""
-
-    step: int
-    scores: Scores
-    weights: dict[str, Tensor]
-
-
-@dataclass
-class Session:
-    """All that changes while a model is trained, beside its weights and the optimiser's moments.
-
-    Attributes:
-        step: updates done.
-        tokens, flops, seconds: spent in them; seconds without evaluations and checkpoints.
-        loss_sum: of the steps since the last point of the learning curve, on the device.
-        logged_step, logged_tokens, logged_seconds: where that point was.
-        selected: the best on validation so far.
-    """
-
-    loss_sum: Tensor
-    step: int = 0
-    tokens: int = 0
-    flops: int = 0
-    seconds: float = 0.0
-    logged_step: int = 0
-    logged_tokens: int = 0
-    logged_seconds: float = 0.0
-    selected: Selected | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +108,7 @@ def train(
 
     Raises:
         Diverged: the loss became NaN or infinite.
-        ResumeError: the kept state is of a training on other data.
+        experiments.session.ResumeError: the kept state is of a training on other data.
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
@@ -153,22 +121,28 @@ def train(
         session = resume(kept, model, optimizer, batches, generator, device)
     bfloat16 = uses_bfloat16(settings.precision, device)
     vocabulary = len(data.target_vocabulary)
+    limit, amount = settings.limit
     model.train()
     clock = time.perf_counter()
-    while session.step < settings.steps:
+    over = False
+    while not over:
         session.step += 1
-        learning_rate = settings.learning_rate * schedule(session.step, settings)
+        batch = next(batches)
+        session.tokens += batch.tokens
+        session.flops += batch.size * training_flops(config, batch.source.shape[1], batch.target.shape[1], vocabulary)
+        spent = _spent(session, limit, session.seconds + time.perf_counter() - clock)
+        over = spent >= amount
+        if session.step == settings.warmup_steps:
+            session.warm = spent
+        learning_rate = settings.learning_rate * schedule(session.step, spent, session.warm, settings)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        batch = next(batches)
         loss, norm = update(
             model, optimizer, batch, clip=settings.clip, label_smoothing=settings.label_smoothing, bfloat16=bfloat16
         )
         session.loss_sum += loss
-        session.tokens += batch.tokens
-        session.flops += batch.size * training_flops(config, batch.source.shape[1], batch.target.shape[1], vocabulary)
 
-        evaluating = session.step % settings.evaluate_every == 0 or session.step == settings.steps
+        evaluating = session.step % settings.evaluate_every == 0 or over
         if session.step % LOG_EVERY == 0 or evaluating:
             mean_loss = session.loss_sum.item() / (session.step - session.logged_step)  # waits for the device
             if not math.isfinite(mean_loss):
@@ -183,8 +157,9 @@ def train(
             recorder.point(TRAIN_LEARNING_RATE, learning_rate, session.step)
             recorder.point(TRAIN_GRADIENT_NORM, norm.item(), session.step)
             recorder.point(TRAIN_TOKENS_PER_SECOND, speed, session.step)
-            left = session.seconds / session.step * (settings.steps - session.step)
-            watch(Status(session.step, settings.steps, mean_loss, speed, left))
+            share = min(spent / amount, 1)
+            left = session.seconds / share * (1 - share)
+            watch(Status(session.step, settings.steps or round(session.step / share), mean_loss, speed, left))
             session.loss_sum.zero_()
             session.logged_step, session.logged_tokens = session.step, session.tokens
             session.logged_seconds = session.seconds
@@ -199,70 +174,18 @@ def train(
             if best is None or merit(scores, headline) > merit(best.scores, headline):
                 weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
                 session.selected = Selected(session.step, scores, weights)
+            session.solved = session.solved + 1 if exact_match(scores) >= SOLVED else 0
+            if settings.stop_when_solved and session.solved == 2:
+                recorder.point(SOLVED_STEP, session.step, 0)
+                over = True
             clock = time.perf_counter()
-        if keeper.due():
+        if keeper.due() and not over:
             session.seconds += time.perf_counter() - clock
             keeper.save(state_of(session, model, optimizer, generator))
             clock = time.perf_counter()
     assert session.selected is not None
     model.load_state_dict(session.selected.weights)
     return session.selected
-
-
-def state_of(
-    session: Session, model: EncoderDecoder, optimizer: torch.optim.Optimizer, generator: torch.Generator
-) -> dict[str, Any]:
-    """All that decides how a training goes on: tensors, numbers, texts, and containers of them."""
-    selected = session.selected
-    return {
-        "session": {field.name: getattr(session, field.name) for field in fields(Session) if field.name != "selected"},
-        "selected": selected
-        and {
-            "step": selected.step,
-            "scalars": dict(selected.scores.scalars),
-            "curves": {name: dict(curve) for name, curve in selected.scores.curves.items()},
-            "weights": selected.weights,
-        },
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "data": generator.get_state(),
-        "dropout": torch.get_rng_state(),
-        "dropout_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-    }
-
-
-def resume(
-    state: Mapping[str, Any],
-    model: EncoderDecoder,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterator[Batch],
-    generator: torch.Generator,
-    device: torch.device,
-) -> Session:
-    """Puts everything where `state_of` found it.
-
-    The batches that the earlier attempt saw are drawn again: an iterator over a corpus is in the middle of an epoch,
-    which the state of its generator alone does not tell.
-
-    Raises:
-        ResumeError: they are not the same batches.
-    """
-    session = Session(**state["session"])
-    session.loss_sum = session.loss_sum.to(device)
-    if state["selected"] is not None:
-        chosen = state["selected"]
-        weights = {name: value.to(device) for name, value in chosen["weights"].items()}
-        session.selected = Selected(chosen["step"], Scores(chosen["scalars"], chosen["curves"]), weights)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    for _ in range(session.step):
-        next(batches)
-    if not torch.equal(generator.get_state(), state["data"]):
-        raise ResumeError("the checkpoint belongs to other training data")
-    torch.set_rng_state(state["dropout"])
-    if state["dropout_cuda"]:
-        torch.cuda.set_rng_state_all(state["dropout_cuda"])
-    return session
 
 
 def update(
@@ -287,14 +210,33 @@ def update(
     return loss.detach(), norm
 
 
-def schedule(step: int, settings: Training) -> float:
-    """The learning rate at `step` (from 1), as a share of the highest."""
-    warm = settings.warmup_steps
-    if step <= warm:
-        return step / warm
+def schedule(step: int, spent: float, warm: float, settings: Training) -> float:
+    """The learning rate at a step, as a share of the highest.
+
+    Args:
+        step: from 1.
+        spent: of the limit of the training, this step included.
+        warm: of the limit, in the warm-up.
+        settings: of the training.
+    """
+    if step <= settings.warmup_steps:
+        return step / settings.warmup_steps
     if settings.schedule == "inverse_square_root":
-        return math.sqrt(max(warm, 1) / step)
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / (settings.steps - warm)))
+        return math.sqrt(max(settings.warmup_steps, 1) / step)
+    _, amount = settings.limit
+    return 0.5 * (1 + math.cos(math.pi * (min(spent, amount) - warm) / (amount - warm)))
+
+
+def _spent(session: Session, limit: str, seconds: float) -> float:
+    """Of what is limited."""
+    return {"steps": session.step, "tokens": session.tokens, "flops": session.flops, "seconds": seconds}[limit]
+
+
+def exact_match(scores: Scores) -> float:
+    """Share of sequences that are right as a whole; NaN where the task does not report it."""
+    if WER in scores.scalars:
+        return 1 - scores.scalars[WER]
+    return scores.scalars.get(SEQUENCE_ACCURACY, math.nan)
 
 
 def merit(scores: Scores, headline: str) -> tuple[float, float]:

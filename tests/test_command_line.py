@@ -64,6 +64,17 @@ def test_plan_says_what_is_done(store: tuple[Path, str]) -> None:
     assert more.count(" to do\n") == 3
 
 
+def test_a_plan_for_machines_with_estimates(store: tuple[Path, str]) -> None:
+    folder, uri = store
+    result = lvt("plan", "smoke", "--tracking-uri", uri, "--json", "--estimate", "--device", "cpu", cwd=folder)
+    planned = json.loads(result.stdout)
+    assert planned["grid"] == "smoke"
+    assert all(run["state"] == "finished" and abs(run["off_budget"]) <= 0.01 for run in planned["runs"])
+    for run in planned["runs"]:
+        assert (run["seconds"] is None) == (run["kind"] != "learn")
+        assert run["seconds"] is None or run["seconds"] > 0
+
+
 def test_plan_writes_nothing(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'none.db'}"
     assert lvt("plan", "smoke", "--tracking-uri", uri, cwd=tmp_path).returncode == 0

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
-from experiments import efficiency, schema
+from experiments import efficiency, schema, tracking
 from experiments.config import LearnRun, Run, run_key
 from experiments.execution import execute_grid
 from experiments.grid import load_grid
@@ -292,6 +292,30 @@ def test_runs_that_bring_the_same_data_at_once(tmp_path: Path) -> None:
         inputs = stored_run(uri, run).inputs
         assert inputs is not None
         assert len(inputs.dataset_inputs) == 1
+
+
+def test_a_file_is_read_as_mlflow_reads_it(place: Place) -> None:
+    """Past runs come from the tables of a SQLite store; should MLflow change them, this fails."""
+    client = MlflowClient(place.store.tracking_uri)
+    store = replace(place.store, experiment_id=client.create_experiment("past"))
+    ends = {"a": "FINISHED", "b": "FAILED", "c": "KILLED", "d": "RUNNING", "e": "FAILED", "f": "FINISHED"}
+    for key, status in ends.items():
+        run_id = client.create_run(store.experiment_id, tags={schema.KEY: key}).info.run_id
+        if key == "b":
+            client.set_tag(run_id, schema.REASON, "for a reason")
+        if status != "RUNNING":
+            client.set_terminated(run_id, status)
+        if key == "f":
+            client.delete_run(run_id)
+    client.create_run(store.experiment_id)  # has no key
+    by_mlflow = sorted(
+        (run.info.status, run.data.tags[schema.KEY], run.data.tags.get(schema.REASON, ""))
+        for run in client.search_runs([store.experiment_id])
+        if schema.KEY in run.data.tags
+    )
+    assert sorted(tracking._states_in_file(store)) == by_mlflow
+    past = past_runs(store)
+    assert past == tracking.Past(frozenset("a"), {"b": "for a reason", "e": ""}, frozenset("cd"))
 
 
 def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:

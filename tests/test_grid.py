@@ -59,7 +59,7 @@ def test_keys_are_stable_and_distinct(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
     assert keys == [run_key(run, "cpu") for run in load_grid(write(tmp_path, name="other.yaml")).runs]
     assert run_key(runs[0], "cpu") != run_key(runs[0], "cuda")
-    assert keys[0] == "bceb3f737de1"
+    assert keys[0] == "da2667956ab2"
 
 
 def test_a_default_written_out_is_the_same_run(tmp_path: Path) -> None:
@@ -201,7 +201,13 @@ def test_bundled_grids_can_be_run(name: str) -> None:
 
 WRONG = {
     "fixed.training.steps": ("steps: 10", "stpes: 10", r"fixed\.training\.stpes: unknown key; did you mean steps\?"),
-    "a missing key": ("steps: 10, ", "", r"fixed\.training\.steps: is missing"),
+    "a missing key": ("evaluate_every: 5, ", "", r"fixed\.training\.evaluate_every: is missing"),
+    "no limit": ("steps: 10, ", "", r"fixed\.training: state exactly one of steps, tokens, seconds, flops, not none"),
+    "two limits": (
+        "steps: 10, ",
+        "steps: 10, tokens: 9, ",
+        r"fixed\.training: state exactly one of .*, not steps and tokens",
+    ),
     "a wrong type": ("steps: 10", "steps: ten", r"fixed\.training\.steps: found 'ten'; it should be a valid integer"),
     "a number as text": ("steps: 10", "steps: '10'", r"fixed\.training\.steps: found '10'"),
     "truth as number": ("steps: 10", "steps: true", r"fixed\.training\.steps: found True"),

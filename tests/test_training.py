@@ -20,18 +20,21 @@ from experiments.gates import GATES, integrity_gates
 from experiments.schema import (
     LOSS,
     SEQUENCE_ACCURACY,
+    SOLVED_STEP,
     TEST,
     TOKEN_ACCURACY,
     TRAIN_FLOPS,
     TRAIN_LEARNING_RATE,
     TRAIN_LOSS,
+    TRAIN_SECONDS,
     TRAIN_TOKENS,
     VALIDATION,
     WER,
     metric,
 )
+from experiments.session import ResumeError, Selected
 from experiments.tasks.strings import Reverse, RunningParity
-from experiments.training import Diverged, Keeper, ResumeError, Selected, Status, merit, schedule, train
+from experiments.training import Diverged, Keeper, Status, merit, schedule, train
 from models.config import Budget, ModelConfig
 from models.cost import training_flops
 from models.interface import EncoderDecoder
@@ -189,15 +192,22 @@ def test_divergence_ends_the_run() -> None:
 
 def test_schedules() -> None:
     cosine = Training(steps=110, batch_size=1, learning_rate=1, evaluate_every=1, warmup_steps=10)
-    assert schedule(1, cosine) == pytest.approx(0.1)
-    assert schedule(10, cosine) == 1
-    assert schedule(60, cosine) == pytest.approx(0.5)
-    assert schedule(110, cosine) == pytest.approx(0, abs=1e-12)
+
+    def share(step: int, settings: Training) -> float:
+        return schedule(step, step, settings.warmup_steps, settings)
+
+    assert share(1, cosine) == pytest.approx(0.1)
+    assert share(10, cosine) == 1
+    assert share(60, cosine) == pytest.approx(0.5)
+    assert share(110, cosine) == pytest.approx(0, abs=1e-12)
     root = cosine.model_copy(update={"schedule": "inverse_square_root"})
-    assert schedule(10, root) == 1
-    assert schedule(40, root) == pytest.approx(0.5)
+    assert share(10, root) == 1
+    assert share(40, root) == pytest.approx(0.5)
     no_warmup = cosine.model_copy(update={"warmup_steps": 0})
-    assert schedule(55, no_warmup) == pytest.approx(0.5)
+    assert share(55, no_warmup) == pytest.approx(0.5)
+    tokens = cosine.model_copy(update={"steps": None, "tokens": 3_000})
+    assert schedule(20, 2_000, 1_000, tokens) == pytest.approx(0.5)  # half of what the warm-up left
+    assert schedule(40, 3_100, 1_000, tokens) == pytest.approx(0, abs=1e-12)
     assert trained("lstm").points.values[TRAIN_LEARNING_RATE][60] == pytest.approx(0, abs=1e-12)
 
 
@@ -245,6 +255,67 @@ def test_batches_of_drawn_tasks_have_at_most_so_many_tokens() -> None:
 def test_bfloat16_is_refused_where_there_is_none() -> None:
     with pytest.raises(ValueError, match="precision bfloat16: this processor has no bfloat16"):
         trained("lstm", SETTINGS.model_copy(update={"precision": "bfloat16"}))
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def limited(**limit: float) -> Training:
+    return SETTINGS.model_copy(update={"steps": None, **limit})
+
+
+def test_a_limit_ends_the_training_and_shapes_its_schedule() -> None:
+    """Tokens and FLOPs end with the step that reaches them; the same data as a limit by steps, the same weights."""
+    by_steps = trained("lstm")
+    for name, limit in ((TRAIN_TOKENS, "tokens"), (TRAIN_FLOPS, "flops")):
+        spent = by_steps.points.values[name]
+        exact = trained("lstm", limited(**{limit: spent[60]})).points.values
+        assert list(exact[name]) == [25, 50, 60]
+        assert exact[TRAIN_LEARNING_RATE][60] == pytest.approx(0, abs=1e-12)
+        assert exact[name] == spent
+        less = trained("lstm", limited(**{limit: spent[60] - 1})).points.values
+        assert list(less[name])[-1] == 60
+        assert list(trained("lstm", limited(**{limit: spent[50]})).points.values[name]) == [25, 50]
+        assert exact[TRAIN_LOSS][25] != by_steps.points.values[TRAIN_LOSS][25]  # batches differ in tokens
+
+
+def test_a_training_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock takes a second; evaluations are left out of the limit."""
+    ticks = itertools.count()
+    monkeypatch.setattr("experiments.training.time.perf_counter", lambda: float(next(ticks)))
+    values = trained("lstm", limited(seconds=30.0)).points.values
+    last = max(values[TRAIN_LOSS])
+    assert 25 <= last <= 30
+    assert values[TRAIN_LEARNING_RATE][last] < 0.1 * values[TRAIN_LEARNING_RATE][25]
+    assert values[TRAIN_SECONDS][last] == pytest.approx(30, abs=2)
+
+
+def test_a_solved_task_ends_the_training_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After two good evaluations in a row, not after two."""
+    script = [0.9995, 0.5, 0.999, 1.0, 1.0, 1.0]
+    seen = list[float]()
+
+    def scripted(*_: Any, **__: Any) -> Scores:
+        seen.append(script[len(seen)])
+        return Scores({TOKEN_ACCURACY: 0.0, SEQUENCE_ACCURACY: seen[-1], LOSS: 1.0}, {})
+
+    monkeypatch.setattr("experiments.training.evaluate", scripted)
+    asked = SETTINGS.model_copy(update={"evaluate_every": 10, "stop_when_solved": True})
+    stopped = trained("lstm", asked).points.values
+    assert stopped[SOLVED_STEP] == {0: 40}
+    assert max(stopped[TRAIN_LOSS]) == 40
+    seen.clear()
+    whole = trained("lstm", SETTINGS.model_copy(update={"evaluate_every": 10})).points.values
+    assert SOLVED_STEP not in whole
+    assert max(whole[TRAIN_LOSS]) == 60
+
+
+def test_a_training_has_exactly_one_limit() -> None:
+    for limits in ({}, {"steps": 5, "tokens": 5}, {"seconds": 1.0, "flops": 1.0}):
+        with pytest.raises(ValueError, match="state exactly one of steps, tokens, seconds, flops"):
+            Training(batch_size=1, learning_rate=1, evaluate_every=1, **limits)
+    assert "tokens" not in SETTINGS.model_dump()  # what is not stated is in no key
+    assert limited(tokens=5).model_dump()["tokens"] == 5
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,45 @@
+"""How long a run will take: steps and evaluations, counted by hand, times what one takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.config import LearnRun, Training, parse_run
+from experiments.estimate import _steps, estimated_seconds
+from experiments.run import load_task, sized_model
+
+TREE: dict[str, Any] = {
+    "kind": "learn",
+    "model": "lstm",
+    "budget": {"parameters": 5_000},
+    "seed": 0,
+    "task": {"name": "running_parity", "max_length": 6, "longer_lengths": [9]},
+    "training": {"steps": 101, "batch_size": 8, "evaluate_every": 25, "learning_rate": 1e-3},
+}
+
+
+def test_an_estimate_is_a_sum_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock says that eight steps take 16 s and an evaluation 3 s."""
+    clock = iter([0.0, 16.0, 100.0, 103.0])
+    monkeypatch.setattr("experiments.estimate._now", lambda device: next(clock))
+    run = parse_run(TREE)
+    assert isinstance(run, LearnRun)
+    data = load_task(run.task, None)
+    lengths = range(1, 7)
+    tests = 128 * (sum(lengths) + 9) / (32 * sum(lengths))  # in evaluations: 32 sequences a length there, 128 here
+    expected = 101 * 2.0 + (5 + tests) * 3.0
+    assert estimated_seconds(run, sized_model(run, None)[0], data, torch.device("cpu")) == pytest.approx(expected)
+
+
+def test_every_limit_is_a_number_of_steps() -> None:
+    def steps(**limit: Any) -> float:
+        training = Training(batch_size=1, learning_rate=1, evaluate_every=1, **limit)
+        return _steps(training, tokens=50.0, flops=1e6, seconds=0.25)
+
+    assert steps(steps=7) == 7
+    assert steps(tokens=500) == 10
+    assert steps(flops=2e6) == 2
+    assert steps(seconds=2.0) == 8
