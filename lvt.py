@@ -649,14 +649,15 @@ def _runs(grids: list[str] | None, tracking_uri: str | None) -> tuple[pd.DataFra
 
 def _publish(runs: pd.DataFrame, names: list[str], folder: Path, uri: str) -> None:
     """Shows a report on the page of each of its grids."""
-    from analysis.claims import folklore, ledger, summary
+    from analysis.claims import folklore, headline, ledger, summary
     from experiments.publishing import publish
     from experiments.tracking import StoreError
 
-    text = summary(folklore(runs, ledger(runs)))
+    entries = ledger(runs)
+    line, text = f"{headline(entries)}; the report: run “report”", summary(folklore(runs, entries))
     try:
         for name in names:
-            publish(uri, name, text, folder)
+            publish(uri, name, line, text, folder)
     except StoreError as error:
         _stop(str(error), code=1)
 

@@ -11,11 +11,12 @@ from experiments import schema
 from experiments.tracking import StoreError
 
 NOTE_LENGTH = 5000  # of a tag
+HEADLINE_BEGINS = "**Verdicts:** "  # the page shows the first line of a description, the rest when it is unfolded
 SUMMARY_BEGINS = "### What the runs show"
 RUN_NAME = "report"
 
 
-def publish(tracking_uri: str, grid: str, summary: str, report: Path) -> str:
+def publish(tracking_uri: str, grid: str, headline: str, summary: str, report: Path) -> str:
     """Shows a report in the dashboard. The run of an earlier report of the grid is deleted.
 
     The summary stays until runs are added to the grid (`experiments.tracking.open_store` states the description anew),
@@ -24,7 +25,8 @@ def publish(tracking_uri: str, grid: str, summary: str, report: Path) -> str:
     Args:
         tracking_uri: of the store.
         grid: name of its experiment.
-        summary: Markdown; stands below the grid's own description.
+        headline: one line; stands above the grid's own description.
+        summary: Markdown; stands below it.
         report: folder with the report's files.
 
     Returns:
@@ -39,7 +41,9 @@ def publish(tracking_uri: str, grid: str, summary: str, report: Path) -> str:
         if experiment is None:
             raise StoreError(f"{tracking_uri}: no grid {grid!r}")
         described = experiment.tags.get(schema.NOTE, "").partition(SUMMARY_BEGINS)[0].rstrip()
-        note = f"{described}\n\n{SUMMARY_BEGINS}\n\n{summary}"
+        if described.startswith(HEADLINE_BEGINS):
+            described = described.partition("\n\n")[2]
+        note = f"{HEADLINE_BEGINS}{headline}\n\n{described}\n\n{SUMMARY_BEGINS}\n\n{summary}"
         client.set_experiment_tag(experiment.experiment_id, schema.NOTE, note[:NOTE_LENGTH])
         for earlier in client.search_runs([experiment.experiment_id], f"tags.{schema.KIND} = '{schema.REPORT}'"):
             client.delete_run(earlier.info.run_id)

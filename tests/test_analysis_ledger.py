@@ -333,7 +333,10 @@ def test_equal_cost() -> None:
     assert [part[0] for part in found.parts] == [
         f"{share} % of the seconds".replace(" %", "%", 1) for share in (25, 50, 75, 100)
     ]
-    assert "+10.0 points [+10.0, +10.0] at 25%, +40.0 points [+40.0, +40.0] at 100% of the budget" in found.clause
+    assert (
+        "at equal seconds +10.0 points [+10.0, +10.0] at 25% and +40.0 points [+40.0, +40.0] at 100% of the budget"
+        in found.clause
+    )
     assert verdict(learning(0.8, 0.4), "4.3") == "refuted"
     # Twice as slow, the Transformer is at half of its curve when the LSTM is at its end.
     slow = entry(learning(0.4, 0.8, slow=2.0), "4.3")

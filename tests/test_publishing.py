@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from analysis import claims, runs
 from experiments import schema as s
-from experiments.publishing import SUMMARY_BEGINS, publish
+from experiments.publishing import HEADLINE_BEGINS, SUMMARY_BEGINS, publish
 from experiments.tracking import StoreError
 
 
@@ -23,14 +23,19 @@ def test_a_report_is_published_and_replaced(store: str, tmp_path: Path) -> None:
     assert known is not None
     client.set_experiment_tag(known.experiment_id, s.NOTE, "What it compares.")
     before = runs.load(store, [truth.GRID])
-    summary = claims.summary(claims.folklore(before, claims.ledger(before)))
+    entries = claims.ledger(before)
+    headline, summary = claims.headline(entries), claims.summary(claims.folklore(before, entries))
+    counted = [sum(entry.verdict == verdict for entry in entries) for verdict in ("undecided", "not measured")]
+    assert f"{counted[0]} undecided, {counted[1]} not measured" in headline
     (tmp_path / "figures").mkdir()
     (tmp_path / "report.html").write_text("<h1>r</h1>")
     (tmp_path / "figures" / "a.csv").write_text("a")
-    first = publish(store, truth.GRID, summary, tmp_path)
-    second = publish(store, truth.GRID, summary, tmp_path)
+    first = publish(store, truth.GRID, headline, summary, tmp_path)
+    second = publish(store, truth.GRID, headline, summary, tmp_path)
     note = client.get_experiment(known.experiment_id).tags[s.NOTE]
-    assert note.startswith(f"What it compares.\n\n{SUMMARY_BEGINS}\n\n| | verdicts | measured |")
+    first_line, described, rest = note.split("\n\n", 2)
+    assert (first_line, described) == (f"{HEADLINE_BEGINS}{headline}", "What it compares.")
+    assert rest.startswith(f"{SUMMARY_BEGINS}\n\n| | verdicts | measured |")
     assert note.count(SUMMARY_BEGINS) == 1
     assert "1.1 **undecided**" in note
     found = client.search_runs([known.experiment_id], f"tags.{s.KIND} = '{s.REPORT}'")
@@ -42,4 +47,4 @@ def test_a_report_is_published_and_replaced(store: str, tmp_path: Path) -> None:
 
 def test_a_grid_that_is_not_there(store: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no grid 'nowhere'"):
-        publish(store, "nowhere", "", tmp_path)
+        publish(store, "nowhere", "", "", tmp_path)

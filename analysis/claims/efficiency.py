@@ -129,15 +129,16 @@ def decide_equal_cost(evidence: pd.DataFrame) -> Decision | NotDecided:
     ]
     conditional = next((r for r in rulings.values() if r.verdict is Verdict.CONDITIONAL), None)
     ruling = replace(conditional, parts=tuple(parts)) if conditional is not None else together(parts)
-    ends = [
-        f"{POINTS.said(rulings[clock, at].effect.interval)} at {at:.0%}"
-        for clock in CLOCKS
-        for at in (QUARTILES[0], QUARTILES[-1])
-        if (clock, at) in rulings
-    ]
-    clocks = [name for clock, name in CLOCKS.items() if any(clock == found for found, _ in rulings)]
-    clause = f"at equal {' and '.join(clocks)} the Transformer's lead is {', '.join(ends)} of the budget"
-    return Decision(ruling, clause, tuple(left_out))
+    said = []
+    for clock, name in CLOCKS.items():
+        ends = [
+            f"{POINTS.said(rulings[clock, at].effect.interval)} at {at:.0%}"
+            for at in (QUARTILES[0], QUARTILES[-1])
+            if (clock, at) in rulings
+        ]
+        if ends:
+            said.append(f"at equal {name} {' and '.join(ends)} of the budget")
+    return Decision(ruling, f"the Transformer's lead is {', '.join(said)}", tuple(left_out))
 
 
 def equal_cost(contest: Contest, first: str, second: str, clock: str) -> dict[float, np.ndarray]:

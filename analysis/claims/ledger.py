@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -260,8 +261,15 @@ def findings_table(answers: Sequence[Answer]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["row", "claim", "where", "statistic", "estimate", "low", "high", "n"])
 
 
+def headline(entries: Sequence[Entry]) -> str:
+    """How many claims came to which verdict, in a line: ``"3 supported, 1 refuted, 9 not measured of 13 claims"``."""
+    counts = Counter(entry.verdict for entry in entries)
+    found = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
+    return f"{', '.join(found)} of {len(entries)} claims"
+
+
 def summary(answers: Sequence[Answer]) -> str:
-    """The four rows in Markdown, verdicts and numbers: what the page of a grid in the dashboard opens with."""
+    """The four rows in Markdown, verdicts and numbers, for the page of a grid in the dashboard."""
     lines = ["| | verdicts | measured |", "|:--|:--|:--|"]
     for answer in answers:
         verdicts = ", ".join(f"{claim} **{verdict}**" for claim, verdict in answer.verdicts)
