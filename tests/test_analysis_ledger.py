@@ -205,6 +205,10 @@ def test_gates_and_matching_keep_runs_out() -> None:
     found = entry(off, "2.1")
     assert found.verdict is Verdict.NOT_MEASURED
     assert "off its budget" in found.why
+    larger = (runs["metric"] == s.BUDGET) & (runs["model"] == "lstm")
+    found = entry(runs.assign(value=runs["value"].mask(larger, 200_000)), "2.1")
+    assert found.verdict is Verdict.NOT_MEASURED
+    assert found.left_out == ("recall: the models differ in size",)
     failed = runs.assign(
         status=[
             "FAILED" if m == "lstm" and n == 0 else "FINISHED" for m, n in zip(runs["model"], runs["seed"], strict=True)
