@@ -82,14 +82,15 @@ def test_plan_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_the_ledger(store: tuple[Path, str]) -> None:
-    """Every claim has a line; one seed decides none."""
+    """Every claim has a line; one seed decides none on accuracy (bytes of state are counted, and need no repeats)."""
     folder, uri = store
     result = lvt("claims", "smoke", "--tracking-uri", uri, cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "gradient vanishes with distance" in result.stdout
     records = json.loads(lvt("claims", "smoke", "--json", "--tracking-uri", uri, cwd=folder).stdout)
     verdicts = {record["id"]: record["verdict"] for record in records}
-    assert set(verdicts.values()) <= {"undecided", "not measured", "reported"}
+    accuracy = {verdict for claim, verdict in verdicts.items() if claim[0] in "23" or claim in ("4.3", "4.4")}
+    assert accuracy <= {"undecided", "not measured", "reported"}
     assert verdicts["2.4"] == "not measured"
     measured = [record for record in records if record["verdict"] == "undecided"]
     assert measured
@@ -115,7 +116,7 @@ def test_the_report(store: tuple[Path, str]) -> None:
     for value in reverse["value"]:
         assert f"{100 * value:.1f}" in page
         assert f"{100 * value:.1f}" in result.stdout
-    assert {path.suffix for path in (written / "figures").iterdir()} == {".png", ".svg"}
+    assert {path.suffix for path in (written / "figures").iterdir()} == {".png", ".svg", ".csv"}
 
 
 def test_export_and_read_back(store: tuple[Path, str]) -> None:
