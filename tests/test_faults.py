@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import multiprocessing
 import os
 import random
@@ -169,12 +170,15 @@ def test_a_worker_that_hangs_is_given_up_and_its_run_goes_on_when_asked(place: P
     runs = runs_of(tmp_path, "model=lstm", "compare.seed=[0, 1]")
     watcher = Watcher()
 
+    advances = itertools.count(1)
+
     def stop() -> None:
-        worker().suspend()
-        watcher.on_advance = None
+        if next(advances) == 2:  # at step 50, kept up to 49 at least
+            worker().suspend()
+            watcher.on_advance = None
 
     watcher.on_advance = stop
-    failures = execute_grid(runs, replace(place, checkpoint_every=0.0), 1, watcher, Limits(silence=20.0))
+    failures = execute_grid(runs, replace(place, checkpoint_every=0.0), 1, watcher, Limits(silence=10.0))
     assert list(failures) == [runs[0]]
     assert failures[runs[0]].startswith("hangs: no sign of progress for")
     assert watcher.over[runs[1]] == ""
@@ -202,6 +206,8 @@ def test_a_run_that_takes_too_long_is_given_up(place: Place, tmp_path: Path) -> 
     (run,) = runs_of(tmp_path, "training.steps=1000000", "model=lstm", "seed=0")
     failures = execute_grid([run], place, 1, Watcher(), Limits(seconds=3.0))
     assert failures == {run: "timeout: not finished after 3 s"}
+    (kept,) = stored(place, run)
+    assert (kept.info.status, kept.data.tags[schema.REASON]) == ("FAILED", failures[run])
 
 
 # --- interrupts ------------------------------------------------------------------------------------------------------
