@@ -191,6 +191,9 @@ def plan(
 def report(
     grids: GridsArgument = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default: reports/GRID.")] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Show it in the dashboard too: on the grid's page, and as a run.")
+    ] = False,
     tracking_uri: StoreOption = None,
 ) -> None:
     """Write the comparison report of one or more grids: HTML, Markdown, figures and tables."""
@@ -210,6 +213,8 @@ def report(
             command=f"{command} && lvt report {' '.join(grids or names)}",
             progress=lambda what: status.update(f"report: {what}"),
         )
+    if publish:
+        _publish(runs, names, folder, _uri(tracking_uri))
     console.print(comparison_text(comparison(runs)), markup=False, highlight=False)
     console.print(f"\nreport: {page}\ndashboard: lvt dashboard")
 
@@ -640,6 +645,20 @@ def _runs(grids: list[str] | None, tracking_uri: str | None) -> tuple[pd.DataFra
         return load(uri, names), names
     except StoreReadError as error:
         _stop(str(error))
+
+
+def _publish(runs: pd.DataFrame, names: list[str], folder: Path, uri: str) -> None:
+    """Shows a report on the page of each of its grids."""
+    from analysis.claims import folklore, ledger, summary
+    from experiments.publishing import publish
+    from experiments.tracking import StoreError
+
+    text = summary(folklore(runs, ledger(runs)))
+    try:
+        for name in names:
+            publish(uri, name, text, folder)
+    except StoreError as error:
+        _stop(str(error), code=1)
 
 
 def _grid_name(grid: str) -> str:

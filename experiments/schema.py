@@ -47,6 +47,7 @@ TRAINING_EXPERIMENT = "custom_model_development"
 # --- kinds of run ----------------------------------------------------------------------------------------------------
 LEARN = "learn"
 EFFICIENCY = "efficiency"
+REPORT = "report"  # holds the report of its grid as artifacts; nothing is measured in it
 PROFILE = "profile"
 
 # --- what a task measures: three kinds of long dependency, kept apart -------------------------------------------------

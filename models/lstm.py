@@ -85,7 +85,7 @@ class Recurrence(nn.Module):
         for lstm, sublayer, before in zip(self.above, self.sublayers, state[1:], strict=True):
             assert isinstance(lstm, nn.LSTM)
             assert isinstance(sublayer, Sublayer)
-            pairs.append(lstm_cell(lstm, project_inputs(lstm, sublayer.read(x)), before))
+            pairs.append(torch.lstm_cell(sublayer.read(x), before, *lstm.all_weights[0]))  # the equations of lstm_cell
             x = sublayer.add(x, pairs[-1][0])
         return self.norm(x), pairs
 

@@ -18,6 +18,7 @@ from analysis.claims.ledger import (
     folklore,
     ledger,
     left_out,
+    summary,
 )
 from analysis.claims.rules import Verdict
 
@@ -39,4 +40,5 @@ __all__ = [
     "folklore",
     "ledger",
     "left_out",
+    "summary",
 ]

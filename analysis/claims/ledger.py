@@ -258,3 +258,12 @@ def findings_table(answers: Sequence[Answer]) -> pd.DataFrame:
         for statistic, interval in finding.numbers.items()
     ]
     return pd.DataFrame(rows, columns=["row", "claim", "where", "statistic", "estimate", "low", "high", "n"])
+
+
+def summary(answers: Sequence[Answer]) -> str:
+    """The four rows in Markdown, verdicts and numbers: what the page of a grid in the dashboard opens with."""
+    lines = ["| | verdicts | measured |", "|:--|:--|:--|"]
+    for answer in answers:
+        verdicts = ", ".join(f"{claim} **{verdict}**" for claim, verdict in answer.verdicts)
+        lines.append(f"| {answer.row.name} | {verdicts} | {answer.sentence.replace('|', '/')} |")
+    return "\n".join(lines)

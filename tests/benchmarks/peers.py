@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from analysis import scaling
@@ -365,13 +363,12 @@ def main() -> None:
     if unknown:
         sys.exit(f"bench-peers: no rows named {', '.join(unknown)}; there are {', '.join(ROWS)}")
     torch.set_num_threads(1)
-    table = Table(box=None, header_style="bold")
-    for column in ("what", "where", "bar", "found", ""):
-        table.add_column(column)
+    line = "{:<56} {:<38} {:>8} {:>8}  {}"
+    print(line.format("what", "where", "bar", "found", ""), flush=True)
     for name in chosen:
         for row in ROWS[name]():
-            table.add_row(row.what, row.where, row.bar, f"{row.found:.3f}", "" if row.met else "missed")
-    Console(width=140).print(table)
+            found = f"{row.found:.3f}"
+            print(line.format(row.what, row.where, row.bar, found, "" if row.met else "missed"), flush=True)
     load = os.getloadavg()[0]
     print(
         f"torch {torch.__version__}, one thread, float32, medians of {ROUNDS} rounds in turn; load average {load:.1f}"
