@@ -32,6 +32,7 @@ from experiments.training import Status
 _context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
 
 LOOK_EVERY = 1.0  # seconds at most between two looks at the clock and at what the user wants
+START_LIMIT = 600.0  # seconds that a new process may take to import what it needs
 STOP = "stop"
 CLAIMED_AGAIN = 2.0  # seconds until a run that another process executes is tried again
 
@@ -76,8 +77,9 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
     todo: list[Run] = field(default_factory=list)  # runs of its job that have not ended
-    begun: float = 0.0  # time.monotonic() of the job's beginning …
-    heard: float = 0.0  # … and of its last sign of progress
+    given: float = 0.0  # time.monotonic() when it got the job …
+    begun: float | None = None  # … when it began, which in a new process takes seconds …
+    heard: float = 0.0  # … and of the last sign of progress
     stopping: bool = False
 
 
@@ -172,7 +174,7 @@ class _Execution:
             self._pool.append(worker)
             worker.connection.send(job)
         worker.todo = list(job)
-        worker.begun = worker.heard = time.monotonic()
+        worker.given, worker.begun = time.monotonic(), None
         for run in job:
             self._observer.started(run)
 
@@ -185,7 +187,9 @@ class _Execution:
             self._bury(worker)
             self._lost(worker, _death(worker.process.exitcode))
             return
-        if isinstance(news, Status):
+        if news is None:
+            worker.begun = worker.heard
+        elif isinstance(news, Status):
             self._observer.advanced(run, news)
         else:
             worker.todo.remove(run)
@@ -205,7 +209,11 @@ class _Execution:
     def _check(self, worker: _Worker) -> None:
         """Ends a worker whose job takes too long, or hangs."""
         now = time.monotonic()
-        if self._limits.seconds is not None and now - worker.begun > self._limits.seconds:
+        if worker.begun is None:
+            if now - worker.given < START_LIMIT:
+                return
+            reason = f"hangs: its process did not start in {START_LIMIT:g} s"
+        elif self._limits.seconds is not None and now - worker.begun > self._limits.seconds:
             reason = f"timeout: not finished after {self._limits.seconds:g} s"
         elif now - worker.heard > self._limits.silence:
             reason = f"hangs: no sign of progress for {self._limits.silence:g} s"
@@ -277,7 +285,7 @@ def _work(connection: Connection, place: Place) -> None:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
 
-    def tell(run: Run, news: Status | Outcome) -> None:
+    def tell(run: Run, news: Status | Outcome | None) -> None:
         with suppress(OSError):  # the parent is gone; a training sees that itself and keeps what it has
             connection.send((run, news))
 
@@ -288,5 +296,6 @@ def _work(connection: Connection, place: Place) -> None:
             return
         if job == STOP:
             return
+        tell(job[0], None)  # it begins
         for run, outcome in execute(job, place, watch=tell, stop=connection.poll).items():
             tell(run, outcome)

@@ -373,25 +373,27 @@ def leave(store: Store, key: str, status: str, reason: str) -> bool:
     """Marks a run whose process can no longer do so; its state stays, so that it can go on.
 
     Returns:
-        Whether the run had ended, and only what it had to say was still to be sent.
+        Whether the run had finished, and its process only could not say so any more.
     """
     state = RunState.claim(store.states / key)
     if state is None:
         return False
     record = state.read_record()
+    finished = False
     try:
-        if record is None:
-            return False
-        if record["status"] != RUNNING:
-            return record["status"] == FINISHED
-        if record["run_id"] is not None:
-            try:
-                mark(MlflowClient(store.tracking_uri), record["run_id"], status, reason)
-            except MlflowException as error:
-                logging.getLogger(__name__).warning("a run could not be marked as %s: %s", status, error)
-        return False
-    finally:
+        if record is None:  # it has not begun, or is over and its process died before it could say so
+            finished = key in past_runs(store).finished
+        elif record["status"] != RUNNING:
+            finished = record["status"] == FINISHED
+        elif record["run_id"] is not None:
+            mark(MlflowClient(store.tracking_uri), record["run_id"], status, reason)
+    except (MlflowException, OSError) as error:
+        logging.getLogger(__name__).warning("a run could not be marked as %s: %s", status, error)
+    if record is None:
+        state.discard()
+    else:
         state.release()
+    return finished
 
 
 def _to_take_up(

@@ -65,10 +65,16 @@ class Campaign:
         """Runs the grid to its end, undisturbed."""
         assert self.start().wait(timeout=600) == 0, self.output()
 
-    def disturb(self, victim: str, after: float) -> None:
-        """Runs the grid and kills the victim so many seconds after the start; a parent that survives is awaited."""
+    def disturb(self, victim: str, begun: int, delay: float) -> None:
+        """Runs the grid and kills the victim when so many runs were begun, and a delay later.
+
+        A parent that survives is awaited; a grid that ends before is not disturbed.
+        """
+        before = self.output().count("started  ")
         process = self.start()
-        time.sleep(after)
+        while process.poll() is None and self.output().count("started  ") < before + begun:
+            time.sleep(0.05)
+        time.sleep(delay)
         parent = psutil.Process(process.pid)
         try:
             family = [parent, *parent.children(recursive=True)]
@@ -76,7 +82,7 @@ class Campaign:
         except psutil.NoSuchProcess:
             family, workers = [], []
         if victim == "worker" and workers:
-            _kill(workers[random.Random(after).randrange(len(workers))])
+            _kill(workers[random.Random(delay).randrange(len(workers))])
             self.kills[victim] += 1
         elif process.poll() is None and victim != "worker":
             for one in family if victim == "all" else family[:1]:
@@ -88,7 +94,8 @@ class Campaign:
 
     def output(self) -> str:
         """What all the processes printed."""
-        return (self.folder / "output").read_text(encoding="utf-8")
+        path = self.folder / "output"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def runs(self) -> list[StoredRun]:
         """All runs of the grid in the store."""
@@ -145,7 +152,7 @@ def main(kills: int) -> None:
             campaign = Campaign(_new(folder, f"round{rounds}"))
             for _ in range(chance.randint(3, 8)):
                 if campaign.kills.total() + total.total() < kills:
-                    campaign.disturb(chance.choice(VICTIMS), chance.uniform(0, 0.7 * whole))
+                    campaign.disturb(chance.choice(VICTIMS), chance.randrange(5), chance.uniform(0, 5))
             campaign.finish()
             campaign.verdict(truth)
             total += campaign.kills
