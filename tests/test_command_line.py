@@ -234,7 +234,7 @@ def test_every_task_is_shown_in_full(name: str) -> None:
         assert " ".join(words) in " ".join(drawn.split())
     for option in task.model_fields.keys() - {"name"}:
         assert re.search(rf"^{option} ", drawn, re.MULTILINE)
-    assert f"headline metric: {task.headline}" in shown
+    assert f"headline metric: {task.model_construct().headline}" in shown
     assert f"sliced by: {', '.join(task.axes)}" in shown
     assert f"published: {task.reference}" in shown
     chance = task.model_construct().chance
