@@ -586,10 +586,11 @@ def _estimate(run: LearnRun, config: ModelConfig, dimensions: Dimensions, data: 
     """How long a run will take, in seconds."""
     import torch
 
+    from experiments.environment import prepare_processor
     from experiments.estimate import estimated_seconds
     from experiments.run import load_task
 
-    torch.set_num_threads(1)  # as a worker has it
+    prepare_processor()  # as a worker has it
     return estimated_seconds(run, config, load_task(run.task, data), torch.device(device))
 
 

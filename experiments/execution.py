@@ -22,10 +22,9 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import Protocol
 
-import torch
-
 from experiments import tracking
 from experiments.config import EfficiencyRun, Run, run_key
+from experiments.environment import prepare_processor
 from experiments.run import Job, Outcome, Place, execute, jobs
 from experiments.training import Status
 
@@ -283,7 +282,7 @@ def _work(connection: Connection, place: Place) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all: the parent decides
         signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    prepare_processor()
 
     def tell(run: Run, news: Status | Outcome | None) -> None:
         with suppress(OSError):  # the parent is gone; a training sees that itself and keeps what it has

@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection
 import psutil
 import torch
 
+from experiments.environment import prepare_processor
+
 # How torch and its libraries say on a CPU that there is no memory: as a RuntimeError.
 _WORDS = ("not enough memory", "can't allocate memory", "bad_alloc", "out of memory", "could not create a memory")
 
@@ -91,7 +93,7 @@ def peak(rehearsal: Callable[[], object], work: Callable[[], object], device: to
 
 def _resident_peak(sender: Connection, rehearsal: Callable[[], object], work: Callable[[], object]) -> None:
     """Runs in a process of its own; sends the bytes, or what was raised."""
-    torch.set_num_threads(1)
+    prepare_processor()
     try:
         rehearsal()
         before = _status_bytes("VmRSS")

@@ -139,7 +139,10 @@ def test_a_grid_is_executed_and_tracked(place: Place, tmp_path: Path) -> None:
         assert dataset.dataset.name == run.task.label
         folder = Path(client.download_artifacts(kept.info.run_id, "", str(tmp_path)))
         assert json.loads((folder / schema.CONFIG_ARTIFACT).read_text()) == json.loads(json.dumps(run.settings()))
-        assert json.loads((folder / schema.ENVIRONMENT_ARTIFACT).read_text())["packages"]["torch"] == torch.__version__
+        environment = json.loads((folder / schema.ENVIRONMENT_ARTIFACT).read_text())
+        assert environment["packages"]["torch"] == torch.__version__
+        assert environment["threads"] == 1
+        assert environment["flushes_denormals"] is True  # else a vanishing gradient makes a sweep's LSTM slow
         predictions = json.loads((folder / schema.PREDICTIONS_ARTIFACTS[schema.TEST]).read_text())
         assert predictions["columns"] == ["source", "reference", "prediction", "correct"]
         share = sum(row[3] for row in predictions["data"]) / len(predictions["data"])

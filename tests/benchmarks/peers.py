@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from analysis import scaling
 from experiments import efficiency, evaluation, memory, training
 from experiments.config import Efficiency, Training
+from experiments.environment import prepare_processor
 from experiments.run import Checkpoints, Place, load_task
 from experiments.state import RunState
 from experiments.tasks import TASKS
@@ -362,7 +363,7 @@ def main() -> None:
     unknown = sorted(set(chosen) - set(ROWS))
     if unknown:
         sys.exit(f"bench-peers: no rows named {', '.join(unknown)}; there are {', '.join(ROWS)}")
-    torch.set_num_threads(1)
+    prepare_processor()
     line = "{:<56} {:<38} {:>8} {:>8}  {}"
     print(line.format("what", "where", "bar", "found", ""), flush=True)
     for name in chosen:
