@@ -157,7 +157,7 @@ def plan(
     past = _past(_uri(tracking_uri), loaded)
     parameters = functools.cache(lambda config, dimensions: count_parameters(on_meta(config, dimensions)))
     error = functools.cache(match_error)
-    seconds = functools.cache(lambda run: _estimate(run, *sizes[run], data, chosen))
+    seconds = functools.cache(lambda run: _estimate(run, sizes[run][0], data, chosen))
     rows: list[dict[str, Any]] = []
     for one in loaded.runs:
         config, dimensions = sizes[one]
@@ -582,7 +582,7 @@ def _state(key: str, past: Past) -> str:
     return "begun" if key in past.begun else "failed" if key in past.failed else "to do"
 
 
-def _estimate(run: LearnRun, config: ModelConfig, dimensions: Dimensions, data: Path | None, device: str) -> float:
+def _estimate(run: LearnRun, config: ModelConfig, data: Path | None, device: str) -> float:
     """How long a run will take, in seconds."""
     import torch
 

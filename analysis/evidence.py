@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import scaling, statistics, units
-from analysis.runs import FINISHED, LABELS, each, family, groups, results
+from analysis.runs import LABELS, each, family, groups, results
 from analysis.statistics import Interval
 from analysis.tables import MATCHED_WITHIN
 from experiments import schema
@@ -32,7 +32,7 @@ TRAINED = 0.90  # of the ceiling in range; below, a model is not trained on the 
 def gated_out(runs: pd.DataFrame) -> pd.DataFrame:
     """One row (grid, kind, task, model, gates) a model left out because a finished run of it failed a gate."""
     every = each(runs)
-    failed = every[(every["status"] == FINISHED) & ~every["gates"].isin(["", schema.GATE_PASSED])]
+    failed = every[(every["status"] == schema.FINISHED) & ~every["gates"].isin(["", schema.GATE_PASSED])]
     return failed[[*LABELS, "gates"]].drop_duplicates([*LABELS]).reset_index(drop=True)
 
 
@@ -116,11 +116,14 @@ class Sweep:
         labels = self.model(first), self.model(second)
         if labels[0] is None or labels[1] is None:
             return None
-        a, b = self.curve(labels[0], metric), self.curve(labels[1], metric)
-        seeds, lengths = a.index.intersection(b.index), a.columns.intersection(b.columns)
-        if seeds.empty or lengths.empty:
-            return None
-        return a.loc[seeds, lengths], b.loc[seeds, lengths]
+        a, b = in_common(self.curve(labels[0], metric), self.curve(labels[1], metric))
+        return None if a.empty else (a, b)
+
+
+def in_common(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two curves at the seeds and lengths that both have."""
+    seeds, lengths = a.index.intersection(b.index), a.columns.intersection(b.columns)
+    return a.loc[seeds, lengths], b.loc[seeds, lengths]
 
 
 def sweeps(evidence: pd.DataFrame) -> Iterator[Sweep]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import scaling
-from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, sweeps
+from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, in_common, sweeps
 from experiments import schema
 
 # Training, prefill and decoding, apart.
@@ -50,12 +50,11 @@ def _rows(sweep: Sweep, cost: str) -> Iterator[dict[str, object]]:
             ends = {"shortest": shortest, "longest": longest}
             yield same | {"what": "slope", "model": model, "estimate": slope, "n": len(curve)} | ends
     for first, second in itertools.combinations(curves, 2):
-        a, b = curves[first], curves[second]
-        seeds, common = a.index.intersection(b.index), a.columns.intersection(b.columns)
-        if len(seeds) and len(common) >= 2:
-            turn = scaling.crossover_interval(common, a.loc[seeds, common], b.loc[seeds, common], _generator())
-            ends = {"shortest": common[0], "longest": common[-1]}
-            numbers = {"n": len(seeds)} if turn is None else vars(turn)
+        a, b = in_common(curves[first], curves[second])
+        if len(a) and a.shape[1] >= 2:
+            turn = scaling.crossover_interval(a.columns, a, b, _generator())
+            ends = {"shortest": a.columns[0], "longest": a.columns[-1]}
+            numbers = {"n": len(a)} if turn is None else vars(turn)
             yield same | {"what": "crossover", "model": first, "other": second} | numbers | ends
 
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from analysis import ablations, claims, drawing, growth, plots, published, tables, units, variants
 from analysis import runs as runs_table
-from analysis.runs import FAILED, FINISHED, KILLED, each
+from analysis.runs import each
 from experiments import schema
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -136,9 +136,9 @@ def write(
 def facts(runs: pd.DataFrame) -> dict[str, str]:
     """The line under the title: what was run, how much of it finished, on what and when."""
     every = each(runs)
-    finished = every[every["status"] == FINISHED]
+    finished = every[every["status"] == schema.FINISHED]
     failed = tables.failures(runs)
-    stopped = failed[failed["status"].isin([FAILED, KILLED]) & (failed["later"] == "")]
+    stopped = failed[failed["status"].isin([schema.FAILED, schema.KILLED]) & (failed["later"] == "")]
     started = every["start_time"].dropna()
     shown = set(variants.side_by_side(runs)["model"]) | set(every.loc[every["kind"] != schema.LEARN, "model"])
     others = len(set(every["model"]) - shown)
@@ -158,7 +158,7 @@ def facts(runs: pd.DataFrame) -> dict[str, str]:
 
 def run_list(runs: pd.DataFrame) -> tables.Table:
     """Every finished run: its name, identifier in the store, key and hardware."""
-    finished = each(runs[runs["status"] == FINISHED])
+    finished = each(runs[runs["status"] == schema.FINISHED])
     return tables.as_table(finished[["run_name", "kind", "seed", "run_id", "key", "hardware"]])
 
 
@@ -167,7 +167,7 @@ def environment(runs: pd.DataFrame) -> pd.DataFrame:
 
     What no run knows of itself (outside a git checkout there is no commit) has no column.
     """
-    finished = each(runs[runs["status"] == FINISHED])
+    finished = each(runs[runs["status"] == schema.FINISHED])
     code = finished["git_commit"].str[:12] + finished["git_dirty"].map({"true": " with changes"}).fillna("")
     labelled = finished.assign(code=code, runs=1)
     known = [name for name in ("device", "hardware", "versions", "code") if (labelled[name] != "").any()]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 PAGE = 1000  # runs a request
 NO_GRID = "Default"  # the experiment that MLflow makes in every store
 
@@ -151,7 +150,7 @@ def _newest_of_each_key(found: Iterable[Run]) -> list[Run]:
     newest: dict[str, Run] = {}
     others: list[Run] = []
     for run in sorted(found, key=lambda run: run.info.start_time):
-        if run.info.status == FINISHED:
+        if run.info.status == schema.FINISHED:
             newest[_tag(run, schema.KEY)] = run
         else:
             others.append(run)
@@ -260,13 +259,13 @@ def results(runs: pd.DataFrame) -> pd.DataFrame:
     because they are no further seeds of one configuration; `superseded` names the others. Efficiency runs on different
     hardware are different measurements.
     """
-    finished = runs[(runs["status"] == FINISHED) & runs["value"].notna()]
+    finished = runs[(runs["status"] == schema.FINISHED) & runs["value"].notna()]
     return finished[~finished["run_id"].isin(superseded(runs)["run_id"])].reset_index(drop=True)
 
 
 def superseded(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a FINISHED run that a newer one with the same labels and seed (and hardware) stands in for."""
-    finished = each(runs[runs["status"] == FINISHED]).sort_values("start_time", kind="stable")
+    finished = each(runs[runs["status"] == schema.FINISHED]).sort_values("start_time", kind="stable")
     place = finished["hardware"].where(finished["kind"] == schema.EFFICIENCY, "")
     repeated = finished.assign(place=place).duplicated([*LABELS, "seed", "place"], keep="last")
     return finished[repeated].reset_index(drop=True)

@@ -12,7 +12,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from analysis import units, variants
-from analysis.runs import FINISHED, RUNNING, each, groups, results
+from analysis.runs import each, groups, results
 from analysis.statistics import Interval, mean
 from experiments import schema
 
@@ -102,13 +102,14 @@ def failures(runs: pd.DataFrame) -> pd.DataFrame:
         in the end.
     """
     every = each(runs)
-    finished = every["status"] == FINISHED
+    finished = every["status"] == schema.FINISHED
     gated = finished & ~every["gates"].isin(["", schema.GATE_PASSED])
-    failed = every[(~finished & (every["status"] != RUNNING)) | gated].copy()
-    failed["reason"] = failed["reason"].where(failed["status"] != FINISHED, "gate " + failed["gates"])
+    failed = every[(~finished & (every["status"] != schema.RUNNING)) | gated].copy()
+    failed["reason"] = failed["reason"].where(failed["status"] != schema.FINISHED, "gate " + failed["gates"])
     done = set(every.loc[finished, "key"])
     failed["later"] = [
-        "finished" if s != FINISHED and k in done else "" for s, k in zip(failed["status"], failed["key"], strict=True)
+        "finished" if s != schema.FINISHED and k in done else ""
+        for s, k in zip(failed["status"], failed["key"], strict=True)
     ]
     columns = ["grid", "kind", "task", "model", "seed", "status", "reason", "later"]
     return failed[columns].reset_index(drop=True)

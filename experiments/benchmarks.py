@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments import schema
 from experiments.state import RunState
-from experiments.tracking import FINISHED, AlreadyOver, Store, TrackedRun
+from experiments.tracking import AlreadyOver, Store, TrackedRun
 
 GRID = "benchmarks"  # under which they are kept
 NOTED = ("model", "phase", "length", "batch_size", "parameters", "flops", "dtype", "threads")  # in `extra_info`
@@ -85,7 +85,7 @@ def track(found: dict[str, list[dict[str, Any]]], store: Store) -> list[str]:
                 tracked.point(schema.TRAIN_STEP_FLOPS, benchmark["flops"], length)
                 tracked.point(schema.BATCH_SIZE, benchmark["batch_size"], length)
                 tracked.point(schema.THREADS, benchmark["threads"], length)
-        if tracked.finish(FINISHED):
+        if tracked.finish(schema.FINISHED):
             state.discard()
         else:
             state.release()  # sent when the store is back (tracking.send_left)

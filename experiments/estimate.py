@@ -11,6 +11,7 @@ from experiments.config import LearnRun, Training
 from experiments.data import TaskData
 from experiments.evaluation import evaluate
 from experiments.schema import LONGER, TEST, VALIDATION
+from experiments.timing import wait_for
 from experiments.training import update, uses_bfloat16
 from models.config import ModelConfig
 from models.cost import training_flops
@@ -63,6 +64,5 @@ def _steps(training: Training, tokens: float, flops: float, seconds: float) -> f
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter()

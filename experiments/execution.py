@@ -22,7 +22,7 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import Protocol
 
-from experiments import tracking
+from experiments import schema, tracking
 from experiments.config import EfficiencyRun, Run, run_key
 from experiments.environment import prepare_processor
 from experiments.run import Job, Outcome, Place, execute, jobs
@@ -225,7 +225,7 @@ class _Execution:
     def _lost(self, worker: _Worker, reason: str) -> None:
         """Marks what a worker that is gone was doing as failed, unless only its results were still to be sent."""
         for run in worker.todo:
-            over = tracking.leave(self._place.store, run_key(run, self._place.device), tracking.FAILED, reason)
+            over = tracking.leave(self._place.store, run_key(run, self._place.device), schema.FAILED, reason)
             self._over(run, Outcome("finished") if over else Outcome("failed", reason))
 
     def _bury(self, worker: _Worker) -> None:
@@ -239,7 +239,7 @@ class _Execution:
         for worker in self._busy():
             worker.process.join()
             for run in worker.todo:
-                tracking.leave(self._place.store, run_key(run, self._place.device), tracking.KILLED, "")
+                tracking.leave(self._place.store, run_key(run, self._place.device), schema.KILLED, "")
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

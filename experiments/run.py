@@ -22,10 +22,11 @@ from experiments.data import TaskData
 from experiments.environment import environment, git_state, hardware, versions
 from experiments.evaluation import Prediction, evaluate
 from experiments.gates import integrity_gates
+from experiments.schema import FAILED, FINISHED, KILLED
 from experiments.state import RunState, UnreadableError
 from experiments.tasks import Task
 from experiments.text_metrics import signatures
-from experiments.tracking import FAILED, FINISHED, KILLED, AlreadyOver, Elsewhere, Store, TrackedRun
+from experiments.tracking import AlreadyOver, Elsewhere, Store, TrackedRun
 from experiments.training import Diverged, Status, train
 from models.config import Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts

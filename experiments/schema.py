@@ -44,6 +44,9 @@ LOGGED_ARTIFACTS = "mlflow.loggedArtifacts"  # tells the dashboard which artifac
 EXPERIMENT_KIND = "mlflow.experimentKind"  # decides which pages the dashboard offers
 TRAINING_EXPERIMENT = "custom_model_development"
 
+# --- how far a run is: MLflow's status --------------------------------------------------------------------------------
+RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
+
 # --- kinds of run ----------------------------------------------------------------------------------------------------
 LEARN = "learn"
 EFFICIENCY = "efficiency"

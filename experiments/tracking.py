@@ -34,6 +34,7 @@ from mlflow.exceptions import MlflowException
 
 from experiments import schema
 from experiments.evaluation import Prediction
+from experiments.schema import FAILED, FINISHED, KILLED, RUNNING
 from experiments.sending import VALUE_LENGTH, create, log_points, mark, plain, send_record
 from experiments.state import SQLITE, RunState, exclusively, is_claimed, read_record, state_folder
 
@@ -42,8 +43,6 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 MLARTIFACTS = "mlartifacts"  # folder beside a SQLite store
 LEASE = 3600  # seconds; how long a run of another machine that has not been heard of is taken to be alive
-
-RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 
 
 class StoreError(Exception):

@@ -22,7 +22,7 @@ def run_rows(kind: str, task: str, model: str, seed: int, points: Sequence[Point
     run_id = f"{more.get('grid', 'grid')}-{task}-{model}-{seed}-{kind}"
     same: dict[str, Any] = dict.fromkeys(runs.RUN_COLUMNS, "") | {
         **{"run_id": run_id, "run_name": run_id, "grid": "grid", "key": run_id, "kind": kind, "task": task},
-        **{"model": model, "seed": seed, "device": "cpu", "hardware": HARDWARE, "status": runs.FINISHED},
+        **{"model": model, "seed": seed, "device": "cpu", "hardware": HARDWARE, "status": s.FINISHED},
         **{
             "chance": None,
             "memoryless_loss": None,

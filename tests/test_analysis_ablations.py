@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis import ablations, runs, variants
+from analysis import ablations, variants
 from experiments import config
 from experiments import schema as s
 from models.registry import MODELS
@@ -247,7 +247,7 @@ def test_scores_in_other_units_are_pooled_apart(ablated: pd.DataFrame) -> None:
 
 
 def test_a_full_model_that_failed_leaves_nothing_to_compare(ablated: pd.DataFrame) -> None:
-    status = ablated["status"].where(ablated["model"] != "transformer", runs.FAILED)
+    status = ablated["status"].where(ablated["model"] != "transformer", s.FAILED)
     assert set(ablations.effects(ablated.assign(status=status))["family"]) == {"lstm_attention"}
 
 

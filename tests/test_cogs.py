@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from served import served
 
 from experiments import schema
 from experiments.data import DataError, TaskData
@@ -60,19 +58,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def server(published: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The invented files at a public address."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=published / "cogs"))
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setattr(cogs, "URL", f"http://127.0.0.1:{http.server_address[1]}")
-    yield
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with served(published / "cogs") as http:
+        monkeypatch.setattr(cogs, "URL", f"http://127.0.0.1:{http.server_address[1]}")
+        yield
 
 
 def rows_of(data: TaskData, split: str) -> list[tuple[str, str, tuple[str, ...]]]:

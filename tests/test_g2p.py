@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from pydantic import ValidationError
+from served import served
 
 from experiments.data import DataError
 from experiments.files import DEFAULT_DATA_ROOT, checksums
@@ -52,19 +51,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def server(published: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
     """The invented files at a public address."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=published / "sigmorphon2020_g2p"))
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setattr(g2p, "URL", f"http://127.0.0.1:{http.server_address[1]}")
-    yield http
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with served(published / "sigmorphon2020_g2p") as http:
+        monkeypatch.setattr(g2p, "URL", f"http://127.0.0.1:{http.server_address[1]}")
+        yield http
 
 
 def decoded(data: TaskData, split: str) -> list[tuple[str, str]]:

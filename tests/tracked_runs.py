@@ -224,7 +224,7 @@ def ablated() -> pd.DataFrame:
         headline = {G2P: s.WER, ADDITION: s.SEQUENCE_ACCURACY}.get(task, s.TOKEN_ACCURACY)
         same: dict[str, Any] = dict.fromkeys(runs.RUN_COLUMNS, "") | {
             **{"run_id": run_id, "run_name": run_id, "grid": ABLATED, "key": run_id, "kind": s.LEARN, "task": task},
-            **{"model": model, "seed": seed, "device": "cpu", "status": runs.FINISHED, "headline": headline},
+            **{"model": model, "seed": seed, "device": "cpu", "status": s.FINISHED, "headline": headline},
             **{
                 "chance": None,
                 "memoryless_loss": None,
@@ -254,6 +254,6 @@ def ablated() -> pd.DataFrame:
                 if of == full and lost:
                     run(task, variant, seed, {split: measured[split] - worse * lost[split] for split in lost})
     for seed in SEEDS:
-        run(RECALL, POST, seed, {}, status=runs.FAILED, reason="loss is NaN at step 40", gates="")
+        run(RECALL, POST, seed, {}, status=s.FAILED, reason="loss is NaN at step 40", gates="")
         run(PARITY, POST, seed, {s.TEST: 0.1, s.LONGER: 0.1}, gates="padding: differs by 0.3")
     return runs.tidy(rows)
