@@ -31,7 +31,7 @@ from experiments.tasks import TASKS, Task
 from models.config import Budget, ModelConfig
 from models.registry import MODELS
 
-RESULT_VERSION = 4  # part of every key: raised when a change of the code changes results, so that runs are done anew
+RESULT_VERSION = 5  # part of every key: raised when a change of the code changes results, so that runs are done anew
 
 Path = tuple[str | int, ...]  # of a key in a tree of settings: ("training", "steps")
 

@@ -66,8 +66,8 @@ class Attention(nn.Module):
 def keep_weights(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     """Keeps the weights of every attention in `model` that is called in this context, by the module's name.
 
-    A list has an entry a call, (B, h, T, S), or (B, T, S) where there are no heads. A pass over all positions calls
-    each once, layers that share their weights once a layer, attention with input feeding once a position.
+    A list has an entry a call, (B, h, T, S); what has no heads has one. A pass over all positions calls each once,
+    layers that share their weights once a layer, attention with input feeding once a position.
     """
     attentions = {name: module for name, module in model.named_modules() if isinstance(module, Attention)}
     for attention in attentions.values():
@@ -92,10 +92,19 @@ class MultiHeadAttention(Attention):
         self.scale = self.head_size**-0.5
         self.output = nn.Linear(hidden_size, hidden_size)
 
-    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(B, T, parts·H) → `parts` tensors of (B, h, T, d)."""
-        batch, length, _ = x.shape
-        return x.view(batch, length, parts, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    def split(self, x: Tensor) -> Tensor:
+        """(B, T, H) → (B, h, T, d)."""
+        return x.view(*x.shape[:2], self.num_heads, self.head_size).transpose(1, 2)
+
+    def parts(self, layer: nn.Linear, x: Tensor, count: int) -> list[Tensor]:
+        """What `layer` makes of x (B, T, H): `count` parts of its outputs, each (B, h, T, d).
+
+        Each part is computed by itself, so that its gradient need not be copied into one with the others'.
+        """
+        return [
+            self.split(F.linear(x, weight, bias))
+            for weight, bias in zip(layer.weight.chunk(count), layer.bias.chunk(count), strict=True)
+        ]
 
     def merge(self, x: Tensor) -> Tensor:
         """(B, h, T, d) → (B, T, H), through the output projection."""
@@ -117,7 +126,7 @@ class SelfAttention(MultiHeadAttention):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
         """(B, T, H) → (B, T, H). `mask` is (B, T); `causal` (then there is no mask) lets position t see 0…t only."""
-        query, key, value = self.split(self.query_key_value(x), 3)
+        query, key, value = self.parts(self.query_key_value, x, 3)
         if self.rotary is not None:
             query, key = self.rotary(query), self.rotary(key)
         bias = head_mask(mask)
@@ -129,22 +138,20 @@ class SelfAttention(MultiHeadAttention):
                 bias = bias.masked_fill(~allowed, -math.inf)
         return self.merge(self.attend(query, key, value, bias, scale=self.scale, causal=causal))
 
-    def room(self, like: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
-        """Space for the keys and values of `step`, (B, h, max_length, d) each, for as many rows as `like` (B, ·, H)."""
+    def room(self, like: Tensor, max_length: int) -> Tensor:
+        """Space for the keys and values of `step`, (2, B, h, max_length, d), for as many rows as `like` (B, ·, H)."""
         nothing = self.query_key_value(like[:, :0])  # has the type that keys will have, under autocast too
-        key, value = (nothing.new_empty(len(like), self.num_heads, max_length, self.head_size) for _ in range(2))
-        return key, value
+        return nothing.new_empty(2, len(like), self.num_heads, max_length, self.head_size)
 
-    def step(self, x: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
-        """One position, (B, 1, H) → (B, 1, H), causal; writes `keys` and `values`, (B, h, max_length, d), in place."""
-        query, key, value = self.split(self.query_key_value(x), 3)
+    def step(self, x: Tensor, cache: Tensor, position: int) -> Tensor:
+        """One position, (B, 1, H) → (B, 1, H), causal; writes keys and values into `cache`, which `room` made."""
+        projected = self.query_key_value(x).view(len(x), 3, self.num_heads, 1, self.head_size).transpose(0, 1)
         if self.rotary is not None:
-            query, key = self.rotary(query, position), self.rotary(key, position)
-        keys[:, :, position : position + 1] = key
-        values[:, :, position : position + 1] = value
-        seen = slice(position + 1)
-        bias = None if self.alibi is None else self.alibi(1, position + 1).to(query.dtype)[None]  # (1, h, 1, t)
-        return self.merge(self.attend(query, keys[:, :, seen], values[:, :, seen], bias, scale=self.scale))
+            projected = torch.cat([self.rotary(projected[:2], position), projected[2:]])
+        cache.narrow(3, position, 1).copy_(projected[1:])
+        keys, values = cache.narrow(3, 0, position + 1)  # (B, h, t, d) each
+        bias = None if self.alibi is None else self.alibi(1, position + 1).to(x.dtype)[None]  # (1, h, 1, t)
+        return self.merge(self.attend(projected[0], keys, values, bias, scale=self.scale))
 
 
 # --- to the source ---------------------------------------------------------------------------------------------------
@@ -175,13 +182,13 @@ class CrossAttention(MultiHeadAttention, SourceAttention):
 
     def project(self, memory: Tensor) -> tuple[Tensor, ...]:
         """(B, S, H) → keys and values, each (B, h, S, d)."""
-        return self.split(self.key_value(memory), 2)
+        key, value = self.parts(self.key_value, memory, 2)
+        return key, value
 
     def forward(self, x: Tensor, projected: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
         """(B, T, H) → (B, T, H)."""
         key, value = projected
-        (query,) = self.split(self.query(x), 1)
-        return self.merge(self.attend(query, key, value, head_mask(mask), scale=self.scale))
+        return self.merge(self.attend(self.split(self.query(x)), key, value, head_mask(mask), scale=self.scale))
 
 
 class LuongAttention(SourceAttention):
@@ -197,7 +204,8 @@ class LuongAttention(SourceAttention):
 
     def forward(self, x: Tensor, projected: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
         """(B, T, H) → (B, T, H)."""
-        return self.attend(x, projected[0], projected[-1], row_mask(mask), scale=1.0)
+        query, key, value = x[:, None], projected[0][:, None], projected[-1][:, None]  # the kernels are made for heads
+        return self.attend(query, key, value, head_mask(mask), scale=1.0)[:, 0]
 
 
 class AdditiveAttention(SourceAttention):
@@ -226,7 +234,7 @@ class AdditiveAttention(SourceAttention):
             scores = scores.masked_fill(~mask[:, None], -math.inf)
         weights = scores.softmax(dim=-1)
         if self.kept is not None:
-            self.kept.append(weights)
+            self.kept.append(weights[:, None])
         return weights @ value
 
 
@@ -241,8 +249,3 @@ def seen_before(length: int, device: torch.device) -> Tensor:
 def head_mask(mask: Tensor | None) -> Tensor | None:
     """(B, S) → (B, 1, 1, S): the same for all heads and queries."""
     return None if mask is None else mask[:, None, None, :]
-
-
-def row_mask(mask: Tensor | None) -> Tensor | None:
-    """(B, S) → (B, 1, S): the same for all queries."""
-    return None if mask is None else mask[:, None, :]

@@ -31,7 +31,8 @@ class Sublayer(nn.Module):
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """(…, H) of the stack and (…, H) that the layer made of it → (…, H)."""
-        y = self.dropout(y)
+        if self.training:
+            y = self.dropout(y)
         if self.residual:
             y = x + y
         return y if self.norm_first else self.norm(y)

@@ -25,7 +25,10 @@ Pair = tuple[Tensor, Tensor]  # hidden and cell state of a layer
 
 
 class Recurrence(nn.Module):
-    """Layers of LSTM on top of each other. Those above the first are sublayers, as a Transformer's layers are."""
+    """Layers of LSTM on top of each other. Those above the first are sublayers, as a Transformer's layers are.
+
+    Positions come first, then sequences: nn.LSTM works in this order, so that nothing is copied between layers.
+    """
 
     def __init__(self, config: LSTMHalf, input_size: int, *, bidirectional: bool) -> None:
         super().__init__()
@@ -34,7 +37,7 @@ class Recurrence(nn.Module):
         directions = 2 if bidirectional else 1
 
         def layer(size: int) -> nn.LSTM:
-            return nn.LSTM(size, hidden_size // directions, batch_first=True, bidirectional=bidirectional)
+            return nn.LSTM(size, hidden_size // directions, bidirectional=bidirectional)
 
         above = config.layers - 1
         self.first = layer(input_size)
@@ -47,12 +50,12 @@ class Recurrence(nn.Module):
         """All positions at once.
 
         Args:
-            x: (B, T, input) or, where rows are padded, the N positions that are not, (N, input), packed.
+            x: (T, B, input) or, where rows are padded, the N positions that are not, (N, input), packed.
             start: the state of each layer before the first position; zeros where None.
             layout: of packed positions: a `PackedSequence` without its data.
 
         Returns:
-            States, (B, T, H) or (N, H), and each layer's state after the last position, (directions, B, H / directions)
+            States, (T, B, H) or (N, H), and each layer's state after the last position, (directions, B, H / directions)
             twice.
         """
         starts: Sequence[Pair | None] = start or [None] * (1 + len(self.above))
@@ -70,17 +73,18 @@ class Recurrence(nn.Module):
             finals.append(final)
         return self.norm(x), finals
 
-    def step(self, projected: Tensor, state: Sequence[Pair]) -> tuple[Tensor, list[Pair]]:
+    def step(self, projected: Tensor, state: Sequence[Pair], weights: GateWeights) -> tuple[Tensor, list[Pair]]:
         """One position, of layers that read one way.
 
         Args:
             projected: what the inputs add to the gates of the first layer, (B, 4H).
             state: of each layer, (B, H) twice.
+            weights: of the first layer, as `gate_weights` has them.
 
         Returns:
             The state on top, (B, H), and the state of each layer.
         """
-        pairs = [lstm_cell(self.first, projected, state[0])]
+        pairs = [lstm_cell(weights, projected, state[0])]
         x = self.dropout(pairs[0][0])
         for lstm, sublayer, before in zip(self.above, self.sublayers, state[1:], strict=True):
             assert isinstance(lstm, nn.LSTM)
@@ -90,24 +94,41 @@ class Recurrence(nn.Module):
         return self.norm(x), pairs
 
 
-def project_inputs(lstm: nn.LSTM, x: Tensor) -> Tensor:
-    """What inputs (…, I), or the first so many of them, add to the gates, both biases included: (…, 4H)."""
-    weight, _, bias, recurrent_bias = lstm.all_weights[0]
-    return F.linear(x, weight[:, : x.shape[-1]], bias + recurrent_bias)
+@dataclass(frozen=True)
+class GateWeights:
+    """The weights of a layer for many steps, the gates in the order i, f, o, g: those that have a sigmoid together."""
+
+    inputs: Tensor  # (I, 4H)
+    recurrent: Tensor  # (H, 4H)
+    bias: Tensor  # (4H,): both of torch's
+
+    def project(self, x: Tensor) -> Tensor:
+        """What inputs (…, I), or the first so many of them, add to the gates, the bias included: (…, 4H)."""
+        return x @ self.inputs[: x.shape[-1]] + self.bias
 
 
-def lstm_cell(lstm: nn.LSTM, projected: Tensor, state: Pair) -> Pair:
+def gate_weights(lstm: nn.LSTM) -> GateWeights:
+    """Of a layer that reads one way; torch's own order is i, f, g, o."""
+
+    def in_order(weight: Tensor) -> Tensor:
+        i, f, g, o = weight.chunk(4)
+        return torch.cat([i, f, o, g]).t()
+
+    inputs, recurrent, bias, recurrent_bias = lstm.all_weights[0]
+    return GateWeights(in_order(inputs), in_order(recurrent), in_order(bias + recurrent_bias))
+
+
+def lstm_cell(weights: GateWeights, projected: Tensor, state: Pair) -> Pair:
     """One position of a layer: what the inputs add to the gates (B, 4H), and the state before → the state after.
 
-    Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. The gates, in torch's order: i, how much of
-    the candidate g is written; f, how much of the cell is kept; o, how much of it is shown.
+    Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. The gates: i, how much of the candidate g is
+    written; f, how much of the cell is kept; o, how much of it is shown.
     """
     hidden, cell = state
-    _, recurrent_weight, _, _ = lstm.all_weights[0]  # (4H, H)
-    gates = torch.addmm(projected, hidden, recurrent_weight.t())
-    i, f, g, o = gates.chunk(4, dim=-1)
-    cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-    return o.sigmoid() * cell.tanh(), cell
+    gates = torch.addmm(projected, hidden, weights.recurrent).unflatten(1, (4, -1))  # (B, 4, H)
+    i, f, o = gates[:, :3].sigmoid().unbind(1)
+    cell = torch.addcmul(i * gates[:, 3].tanh(), f, cell)
+    return o * cell.tanh(), cell
 
 
 class LSTMEncoder(Encoder):
@@ -123,18 +144,18 @@ class LSTMEncoder(Encoder):
 
     def forward(self, source: Tensor, lengths: Tensor | None) -> Memory:
         """(B, S) → states (B, S, H) and the final state of each layer; both directions side by side in H."""
-        embedded = self.dropout(self.embedding(source))  # (B, S, E)
+        embedded = self.dropout(self.embedding(source.t()))  # (S, B, E)
         mask = None
         if lengths is None:
             states, finals = self.recurrence(embedded, None)
         else:
             mask = source != PAD  # (B, S)
-            data, *layout = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+            data, *layout = pack_padded_sequence(embedded, lengths, enforce_sorted=False)
             states, finals = self.recurrence(data, None, layout)
             packed = PackedSequence(states, *layout)
-            states, _ = pad_packed_sequence(packed, batch_first=True, total_length=source.shape[1])
+            states, _ = pad_packed_sequence(packed, total_length=source.shape[1])
         final = [(side_by_side(hidden), side_by_side(cell)) for hidden, cell in finals]
-        return Memory(states, mask, final)
+        return Memory(states.transpose(0, 1), mask, final)
 
 
 def side_by_side(final: Tensor) -> Tensor:
@@ -150,6 +171,7 @@ class LSTMState:
     fed: Tensor | None  # (B, H): what attention made of the last position, for input feeding
     source: tuple[Tensor, ...]  # what attention projected
     mask: Tensor | None  # (B, S)
+    weights: GateWeights  # of the first layer
     inputs: Tensor  # (V, 4H): what each symbol of the vocabulary adds to the gates of the first layer
 
     @property
@@ -165,6 +187,7 @@ class LSTMState:
             None if self.fed is None else self.fed[rows],
             tuple(tensor[rows] for tensor in self.source),
             None if self.mask is None else self.mask[rows],
+            self.weights,
             self.inputs,
         )
 
@@ -202,33 +225,37 @@ class LSTMDecoder(Decoder):
 
         Input feeding makes each position wait for what attention made of the one before.
         """
-        embedded = self.dropout(self.embedding(target_in))  # (B, T, E)
+        embedded = self.dropout(self.embedding(target_in.t()))  # (T, B, E)
         layers = self._start(memory)
         source = () if self.attention is None else self.attention.project(memory.states)
         if self.input_feeding:
+            weights = gate_weights(self.recurrence.first)
             tops = [torch.zeros_like(layers[-1][0])]
-            for projected in project_inputs(self.recurrence.first, embedded).unbind(1):  # (B, 4H)
-                top, layers = self._advance(projected, layers, tops[-1], source, memory.mask)
+            for projected in weights.project(embedded).unbind():  # (B, 4H)
+                top, layers = self._advance(projected, layers, tops[-1], source, memory.mask, weights)
                 tops.append(top)
             return self._logits(torch.stack(tops[1:], dim=1))
-        states, _ = self.recurrence(embedded, [(hidden[None], cell[None]) for hidden, cell in layers])  # (B, T, H)
-        return self._logits(self._attend(states, source, memory.mask))
+        states, _ = self.recurrence(embedded, [(hidden[None], cell[None]) for hidden, cell in layers])  # (T, B, H)
+        return self._logits(self._attend(states.transpose(0, 1), source, memory.mask))
 
     def start(self, memory: Memory, max_length: int) -> LSTMState:
         """Its size does not depend on `max_length`."""
         layers = self._start(memory)
         vocabulary = torch.arange(self.embedding.num_embeddings, device=memory.states.device)
+        weights = gate_weights(self.recurrence.first)
         return LSTMState(
             layers=layers,
             fed=torch.zeros_like(layers[-1][0]) if self.input_feeding else None,
             source=() if self.attention is None else self.attention.project(memory.states),
             mask=None if self.attention is None else memory.mask,
-            inputs=project_inputs(self.recurrence.first, self.embedding(vocabulary)),
+            weights=weights,
+            inputs=weights.project(self.embedding(vocabulary)),
         )
 
     def step(self, tokens: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """(B,) tokens → logits (B, V). What a token adds to the first layer's gates is looked up, not computed."""
-        top, layers = self._advance(state.inputs[tokens], state.layers, state.fed, state.source, state.mask)
+        projected = F.embedding(tokens, state.inputs)
+        top, layers = self._advance(projected, state.layers, state.fed, state.source, state.mask, state.weights)
         return self._logits(top), replace(state, layers=layers, fed=None if state.fed is None else top)
 
     def _start(self, memory: Memory) -> list[Pair]:
@@ -246,12 +273,12 @@ class LSTMDecoder(Decoder):
         fed: Tensor | None,
         source: tuple[Tensor, ...],
         mask: Tensor | None,
+        weights: GateWeights,
     ) -> tuple[Tensor, list[Pair]]:
         """One position: what its token adds to the first layer's gates (B, 4H) → (B, H) for the output, and states."""
         if fed is not None:
-            weight = self.recurrence.first.all_weights[0][0]  # (4H, E + H)
-            projected = torch.addmm(projected, fed, weight[:, self.embedding.embedding_dim :].t())
-        top, layers = self.recurrence.step(projected, layers)
+            projected = torch.addmm(projected, fed, weights.inputs[self.embedding.embedding_dim :])
+        top, layers = self.recurrence.step(projected, layers, weights)
         return self._attend(top[:, None], source, mask)[:, 0], layers
 
     def _attend(self, states: Tensor, source: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:

@@ -65,8 +65,8 @@ class RotaryPositions(nn.Module):
         self.waves = Waves(head_size)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """Queries or keys (B, h, T, d) at positions start … start+T-1 → the same shape, turned."""
-        sine, cosine = self.waves(start, x.shape[2])
+        """Queries or keys (…, T, d) at positions start … start+T-1 → the same shape, turned."""
+        sine, cosine = self.waves(start, x.shape[-2])
         even, odd = x[..., 0::2], x[..., 1::2]
         turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
         return turned.flatten(-2).to(x.dtype)  # under autocast the waves are more precise than the queries

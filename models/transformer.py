@@ -93,7 +93,7 @@ class DecoderLayer(nn.Module):
 
     def step(self, x: Tensor, cache: LayerCache, position: int, mask: Tensor | None) -> Tensor:
         """The same for one position, (B, 1, H) → (B, 1, H), with all earlier positions in `cache`."""
-        y = self.self_attention.step(self.self_attention_sublayer.read(x), cache.keys, cache.values, position)
+        y = self.self_attention.step(self.self_attention_sublayer.read(x), cache.own, position)
         return self._above(self.self_attention_sublayer.add(x, y), cache.source, mask)
 
     def _above(self, x: Tensor, source: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
@@ -130,15 +130,14 @@ class TransformerEncoder(Encoder):
 
 @dataclass(frozen=True)
 class LayerCache:
-    """Keys and values of one decoder layer: own positions (B, h, max_length, d), source positions (B, h, S, d)."""
+    """Keys and values of one decoder layer."""
 
-    keys: Tensor
-    values: Tensor
-    source: tuple[Tensor, ...]  # keys and values; empty without encoder-decoder attention
+    own: Tensor  # (2, B, h, max_length, d), of the target positions
+    source: tuple[Tensor, ...]  # (B, h, S, d) twice; empty without encoder-decoder attention
 
     def select(self, rows: Tensor) -> LayerCache:
         """Of these rows, (N,) indices."""
-        return LayerCache(self.keys[rows], self.values[rows], tuple(tensor[rows] for tensor in self.source))
+        return LayerCache(self.own[:, rows], tuple(tensor[rows] for tensor in self.source))
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class TransformerState:
     @property
     def tensors(self) -> list[Tensor]:
         """What is held for each sequence."""
-        caches = [t for cache in self.caches for t in (cache.keys, cache.values, *cache.source)]
+        caches = [tensor for cache in self.caches for tensor in (*cache.own, *cache.source)]
         return caches if self.summary is None else [*caches, self.summary]
 
     def select(self, rows: Tensor) -> TransformerState:
@@ -196,9 +195,9 @@ class TransformerDecoder(Decoder):
         caches = []
         for layer in self.layers:
             assert isinstance(layer, DecoderLayer)
-            keys, values = layer.self_attention.room(memory.states, max_length)
+            own = layer.self_attention.room(memory.states, max_length)
             source = tuple(tensor.contiguous() for tensor in layer.project(memory.states))  # every step reads all of it
-            caches.append(LayerCache(keys, values, source))
+            caches.append(LayerCache(own, source))
         return TransformerState(0, tuple(caches), memory.mask, self._summary(memory))
 
     def step(self, tokens: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:

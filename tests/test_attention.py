@@ -128,8 +128,7 @@ def test_kept_weights_change_nothing(kind: str, looks: str) -> None:
         assert_same(one, other, 1e-12)
 
     (weights,) = kept[""]
-    heads = (HEADS,) if isinstance(attention, MultiHeadAttention) else ()
-    assert weights.shape == (2, *heads, 5, 5)
+    assert weights.shape == (2, HEADS if isinstance(attention, MultiHeadAttention) else 1, 5, 5)
     assert_same(weights.sum(-1), torch.ones_like(weights[..., 0]), 1e-12)
     if looks == "at tokens":
         assert not weights[1, ..., 3:].any()
@@ -204,16 +203,15 @@ def test_each_position_in_a_step_equals_all_at_once() -> None:
     for make in SELF_ATTENTIONS.values():
         attention = noisy(make())
         x = numbers(2, 5, HIDDEN)
-        keys, values = attention.room(x, 7)
-        assert keys.shape == values.shape == (2, HEADS, 7, HIDDEN // HEADS)
-        assert keys.dtype == torch.float64
-        keys.fill_(math.nan)
-        values.fill_(math.nan)
+        cache = attention.room(x, 7)
+        assert cache.shape == (2, 2, HEADS, 7, HIDDEN // HEADS)
+        assert cache.dtype == torch.float64
+        cache.fill_(math.nan)
         with torch.no_grad():
-            steps = [attention.step(x[:, t : t + 1], keys, values, t) for t in range(5)]
+            steps = [attention.step(x[:, t : t + 1], cache, t) for t in range(5)]
             assert_same(torch.cat(steps, dim=1), attention(x, causal=True), 1e-12)
-        assert keys[:, :, 5:].isnan().all()
-        assert not keys[:, :, :5].isnan().any()
+        assert cache[..., 5:, :].isnan().all()
+        assert not cache[..., :5, :].isnan().any()
 
 
 # --- the papers' equations --------------------------------------------------------------------------------------------
@@ -239,7 +237,7 @@ def test_attention_without_heads_is_that_of_the_papers(kind: str) -> None:
         for t in range(4):
             weights = softmax([score(x[row, t], memory[row, s]) for s in range(length)])
             assert_same(actual[row, t], weighted_sum(weights, list(memory[row, :length])))
-            assert_same(kept[""][0][row, t, :length], torch.stack(weights))
+            assert_same(kept[""][0][row, 0, t, :length], torch.stack(weights))
 
 
 def test_each_head_attends_with_its_own_part_of_the_projections() -> None:
@@ -300,13 +298,11 @@ def test_attention_weights_of_a_model(config: ModelConfig, seed: int) -> None:
         fed = name == "decoder.attention" and isinstance(config, LSTM_DECODERS) and config.input_feeding
         queries = 6 if name.startswith("encoder") else 1 if fed else 4
         for entry in entries:
-            with_heads = isinstance(model.get_submodule(name), MultiHeadAttention)
-            heads = (config.num_heads,) if with_heads else ()
-            assert entry.shape == (3, *heads, queries, 4 if own else 6)
+            module = model.get_submodule(name)
+            heads = module.num_heads if isinstance(module, MultiHeadAttention) else 1
+            assert entry.shape == (3, heads, queries, 4 if own else 6)
             assert_same(entry.sum(-1), torch.ones_like(entry[..., 0]))
-            hidden = torch.ones(4, 4).triu(1).bool() if own else padding[:, None, :]
-            if with_heads and not own:
-                hidden = hidden[:, None]
+            hidden = torch.ones(4, 4).triu(1).bool() if own else padding[:, None, None, :]
             assert not entry[hidden.expand(entry.shape)].any()
     lengths = (~padding).sum(1)
     for one, other in zip(weights.values(), model.attention_weights(source, target_in, lengths).values(), strict=True):

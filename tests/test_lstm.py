@@ -24,7 +24,7 @@ from models.attention import AdditiveAttention, CrossAttention, LuongAttention
 from models.config import LSTMConfig, LSTMTransformerConfig, ModelConfig, TransformerLSTMConfig
 from models.interface import PAD, Memory
 from models.layers import Sublayer
-from models.lstm import LSTMDecoder, LSTMEncoder, Recurrence, lstm_cell, project_inputs
+from models.lstm import LSTMDecoder, LSTMEncoder, Recurrence, gate_weights, lstm_cell
 from models.registry import build
 
 Pair = tuple[Tensor, Tensor]  # hidden and cell state
@@ -60,7 +60,7 @@ def test_a_plain_stack_equals_torchs(layers: int, bidirectional: bool, padded: b
     config = lstm_config(layers=layers, norm="none", residual=False, bidirectional=bidirectional)
     recurrence = Recurrence(config, 10, bidirectional=bidirectional).double()
     hidden = 6 if bidirectional else 12
-    theirs = nn.LSTM(10, hidden, layers, batch_first=True, bidirectional=bidirectional, dtype=torch.float64)
+    theirs = nn.LSTM(10, hidden, layers, bidirectional=bidirectional, dtype=torch.float64)
     pairs = []
     for number, layer in enumerate(layers_of(recurrence)):
         for direction in ("", "_reverse") if bidirectional else ("",):
@@ -69,11 +69,11 @@ def test_a_plain_stack_equals_torchs(layers: int, bidirectional: bool, padded: b
     for our, their in pairs:
         their.data.copy_(our.data)
 
-    x, lengths = numbers(4, 6, 10), torch.tensor([6, 2, 5, 1])
+    x, lengths = numbers(6, 4, 10), torch.tensor([6, 2, 5, 1])
     if padded:
-        data, *layout = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        data, *layout = pack_padded_sequence(x, lengths, enforce_sorted=False)
         actual, finals = recurrence(data, None, layout)
-        packed, final = theirs(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+        packed, final = theirs(pack_padded_sequence(x, lengths, enforce_sorted=False))
         expected = packed.data
     else:
         actual, finals = recurrence(x, None)
@@ -197,7 +197,8 @@ def test_the_cell_equals_torchs() -> None:
     lstm = nn.LSTM(5, 7, batch_first=True, dtype=torch.float64)
     x, hidden, cell = numbers(3, 5), numbers(3, 7, seed=1), numbers(3, 7, seed=2)
     expected = cell_of(lstm)(x, (hidden, cell))
-    actual = lstm_cell(lstm, project_inputs(lstm, x), (hidden, cell))
+    weights = gate_weights(lstm)
+    actual = lstm_cell(weights, weights.project(x), (hidden, cell))
     assert_same(torch.stack(actual), torch.stack(expected), 1e-12)
 
 
