@@ -481,7 +481,7 @@ def _matched_models(budget: str, task: str, data: Path | None) -> None:
     try:
         allowed = validate(Budget, _assignments("--budget", budget), ("--budget",))
         chosen = parse_task({"task": {"name": name, **_assignments("--task", options)}})
-        dimensions = load_task(chosen, data).dimensions
+        dimensions = chosen.dimensions or load_task(chosen, data).dimensions
     except (SettingsError, DataError) as error:
         _stop(str(error))
     rows, refused = [], []

@@ -148,6 +148,14 @@ class Texts:
     join: Callable[[Sequence[str]], str]
 
 
+def dimensions_of(source: Vocabulary, target: Vocabulary, longest: int) -> Dimensions:
+    """What two vocabularies and the longest sequence of either side ask of a model.
+
+    One position is to spare, for the gate that pads the longest source.
+    """
+    return Dimensions(len(source), len(target), source == target, longest + 1)
+
+
 @dataclass(frozen=True)
 class TaskData:
     """A task made ready for one run.
@@ -179,7 +187,6 @@ class TaskData:
 
     @property
     def dimensions(self) -> Dimensions:
-        """What the task asks of a model; one position is to spare, for the gate that pads the longest source."""
+        """What the task asks of a model."""
         longest = max(self.max_source_length, self.max_target_length)
-        same_symbols = self.source_vocabulary == self.target_vocabulary
-        return Dimensions(len(self.source_vocabulary), len(self.target_vocabulary), same_symbols, longest + 1)
+        return dimensions_of(self.source_vocabulary, self.target_vocabulary, longest)

@@ -62,7 +62,7 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
         DataError: the vocabularies are those of a corpus that cannot be read.
     """
     if isinstance(run, LearnRun | ProfileRun):
-        dimensions = load_task(run.task, data_root).dimensions
+        dimensions = run.task.dimensions or load_task(run.task, data_root).dimensions
     else:
         dimensions = efficiency.dimensions(run.efficiency)
     config = run.model.config

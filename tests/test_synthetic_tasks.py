@@ -325,6 +325,12 @@ def test_worked_examples(name: str) -> None:
     assert example.source
 
 
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if issubclass(task, SyntheticTask)])
+def test_what_a_task_asks_of_a_model_is_known_without_drawing(name: str) -> None:
+    task = TASKS[name]()
+    assert task.dimensions == task.load(None).dimensions
+
+
 def test_the_end_is_asked_for() -> None:
     batch = Reverse().draw(3, 4, torch.Generator().manual_seed(0))
     assert (batch.target[:, -1] == EOS).all()

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from experiments.data import Example, TaskData
+from models.config import Dimensions
 
 
 class Task(BaseModel, ABC):
@@ -44,6 +45,11 @@ class Task(BaseModel, ABC):
     @abstractmethod
     def example(self) -> Example:
         """One worked input → output."""
+
+    @property
+    def dimensions(self) -> Dimensions | None:
+        """What the task asks of a model, where its options alone decide; None where its data must be seen."""
+        return None
 
     @property
     def chance(self) -> float | None:

@@ -22,9 +22,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from experiments.data import CPU, Batch, Example, TaskData, Tokens, Vocabulary
+from experiments.data import CPU, Batch, Example, TaskData, Tokens, Vocabulary, dimensions_of
 from experiments.schema import LONGER, SEQUENCE_ACCURACY, TEST, TOKEN_ACCURACY, VALIDATION
 from experiments.tasks.base import Task
+from models.config import Dimensions
 from models.interface import PAD
 
 TRAIN = "train"
@@ -88,14 +89,14 @@ class SyntheticTask(Task):
         digest = hashlib.sha256()
         for batch in (batch for split in evaluation.values() for batch in split):
             digest.update(batch.source.numpy().tobytes() + batch.target.numpy().tobytes())
-        widest = [self.draw(0, size, torch.Generator()) for size in evaluated + longer]
+        max_source_length, max_target_length = self._longest()
         shared = [size for size in self.sizes() if not self._shared_out(size)]
         return TaskData(
             source_vocabulary=source_vocabulary,
             target_vocabulary=target_vocabulary,
             given_inputs=self.given_inputs,
-            max_source_length=max(batch.source.shape[1] for batch in widest),
-            max_target_length=max(batch.target.shape[1] for batch in widest),
+            max_source_length=max_source_length,
+            max_target_length=max_target_length,
             training=self._training_batches,
             evaluation=evaluation,
             overlap=0,  # by construction
@@ -107,6 +108,17 @@ class SyntheticTask(Task):
                 "sizes whose sequences also occur in training": ", ".join(map(str, shared)) or "none",
             },
         )
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """Known without drawing."""
+        return dimensions_of(*self.vocabularies(), max(self._longest()))
+
+    def _longest(self) -> tuple[int, int]:
+        """The width of the widest source and target of any split."""
+        sizes = self.evaluated_sizes() + self.longer_sizes()
+        widest = [self.draw(0, size, torch.Generator()) for size in sizes]
+        return max(batch.source.shape[1] for batch in widest), max(batch.target.shape[1] for batch in widest)
 
     def example(self) -> Example:
         """A drawn sequence of a small size."""
