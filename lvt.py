@@ -55,6 +55,9 @@ DeviceOption = Annotated[DeviceChoice, typer.Option(help="auto takes a GPU where
 DataOption = Annotated[
     Path | None, typer.Option("--data", envvar="LVT_DATA", help="Folder of the real corpora; default: data/.")
 ]
+ResultsOption = Annotated[
+    Path | None, typer.Option("--results", help="Read a folder that `lvt export` wrote instead of a store.")
+]
 StoreOption = Annotated[
     str | None,
     typer.Option(
@@ -194,23 +197,26 @@ def report(
     publish: Annotated[
         bool, typer.Option("--publish", help="Show it in the dashboard too: on the grid's page, and as a run.")
     ] = False,
+    results: ResultsOption = None,
     tracking_uri: StoreOption = None,
 ) -> None:
     """Write the comparison report of one or more grids: HTML, Markdown, figures and tables."""
     from analysis.report import write
     from analysis.tables import comparison, comparison_text
 
-    runs, names = _runs(grids, tracking_uri)
+    if publish and results is not None:
+        _stop("--publish shows the report in a store; --results reads none")
+    runs, names = _runs(grids, tracking_uri, results)
     title = " + ".join(names)
     folder = out or Path("reports") / "+".join(names)
-    command = " && ".join(_run_command(grid) for grid in grids or names)
+    commands = [_run_command(grid) for grid in grids or names]
     console = _console()
     with console.status("report") as status:
         page = write(
             runs,
             folder,
             title=title,
-            command=f"{command} && lvt report {' '.join(grids or names)}",
+            command=" && ".join([*commands, f"lvt report {' '.join(grids or names)}"]),
             progress=lambda what: status.update(f"report: {what}"),
         )
     if publish:
@@ -223,6 +229,7 @@ def report(
 def claims(
     grids: GridsArgument = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines: a list, what is not known null.")] = False,
+    results: ResultsOption = None,
     tracking_uri: StoreOption = None,
 ) -> None:
     """Print the ledger: every claim with its verdict, effect, interval, and what it hangs on."""
@@ -230,7 +237,7 @@ def claims(
 
     from analysis.claims import as_record, as_table, folklore, ledger
 
-    runs, _ = _runs(grids, tracking_uri)
+    runs, _ = _runs(grids, tracking_uri, results)
     entries = ledger(runs)
     if as_json:
         typer.echo(json.dumps([as_record(entry) for entry in entries], ensure_ascii=False, indent=2))
@@ -244,11 +251,11 @@ def claims(
 
 
 @app.command()
-def verify(grids: GridsArgument = None, tracking_uri: StoreOption = None) -> None:
+def verify(grids: GridsArgument = None, results: ResultsOption = None, tracking_uri: StoreOption = None) -> None:
     """Hold the runs against the published record; exit code 1 where one deviates by more than the stated tolerance."""
     from analysis.published import Outcome, as_table, verify
 
-    runs, _ = _runs(grids, tracking_uri)
+    runs, _ = _runs(grids, tracking_uri, results)
     checks = verify(runs)
     table = as_table(checks)
     _console().print(_table(list(table.header), [list(row) for row in table.rows], right=["published"]))
@@ -263,13 +270,14 @@ def recommend(
     generate: Annotated[int | None, typer.Option(min=1, help="Tokens to generate.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: whatever was measured.")] = None,
     grids: Annotated[list[str] | None, typer.Option("--grid", help="May be repeated; default: all.")] = None,
+    results: ResultsOption = None,
     tracking_uri: StoreOption = None,
 ) -> None:
     """Say which model to take and why, from the runs in the store; or that they hold no evidence."""
     from analysis import units
     from analysis.recommend import Need, recommend
 
-    runs, _ = _runs(grids, tracking_uri)
+    runs, _ = _runs(grids, tracking_uri, results)
     advice = recommend(runs, Need(length, items, generate, device))
     console = _console()
     if advice.evidence:
@@ -314,21 +322,18 @@ def dashboard(
 
 @app.command()
 def export(
-    grid: GridArgument,
-    out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    grids: GridsArgument = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the tables and their manifests.")] = Path(
+        "analysis/results"
+    ),
     tracking_uri: StoreOption = None,
 ) -> None:
-    """Write all that was measured for a grid into one Parquet file."""
-    from analysis.runs import StoreReadError, load, to_parquet
+    """Write what was measured into tables, one a grid and hardware, which `--results` reads without the store."""
+    from analysis import sources
 
-    uri = _uri(tracking_uri)
-    _must_exist(uri)
-    try:
-        runs = load(uri, [_grid_name(grid)])
-    except StoreReadError as error:
-        _stop(str(error))
-    to_parquet(runs, out)
-    typer.echo(f"{out}: {runs['run_id'].nunique()} runs, {len(runs)} values")
+    runs, _ = _runs(grids, tracking_uri)
+    for file in sources.export(runs, out, _run_command):
+        typer.echo(str(file))
 
 
 @app.command("import-benchmarks")
@@ -635,17 +640,25 @@ def _must_exist(uri: str) -> None:
         _stop(f"{uri}: no store yet; `lvt run quickstart` makes one")
 
 
-def _runs(grids: list[str] | None, tracking_uri: str | None) -> tuple[pd.DataFrame, list[str]]:
-    """The table of the runs of these grids, or of all in the store, and the grids' names."""
-    from analysis.runs import StoreReadError, known_grids, load
+def _runs(
+    grids: list[str] | None, tracking_uri: str | None, results: Path | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """The table of the runs of these grids, or of all that are there, and the grids' names.
 
-    uri = _uri(tracking_uri)
-    _must_exist(uri)
+    `results` is a folder of exported tables; without one they are read from the store.
+    """
+    from analysis.runs import StoreReadError
+    from analysis.sources import fetch
+
+    source = str(results) if results is not None else _uri(tracking_uri)
+    if results is None:
+        _must_exist(source)
+    names = [_grid_name(grid) for grid in grids or ()]
     try:
-        names = [_grid_name(grid) for grid in grids] if grids else known_grids(uri)
-        return load(uri, names), names
+        runs = fetch(source, names)
     except StoreReadError as error:
         _stop(str(error))
+    return runs, names or sorted(runs["grid"].unique())
 
 
 def _publish(runs: pd.DataFrame, names: list[str], folder: Path, uri: str) -> None:
@@ -670,10 +683,9 @@ def _grid_name(grid: str) -> str:
 
 def _run_command(grid: str) -> str:
     """What runs a grid that is kept under this name: ``capacity-full`` → ``lvt run capacity --profile full``."""
-    from experiments.grid import bundled_grids
-
     stem, _, profile = grid.rpartition("-")
-    return f"lvt run {stem} --profile {profile}" if stem in bundled_grids() else f"lvt run {grid}"
+    bundled = Path(__file__).parent / "experiments" / "grids" / f"{stem}.yaml"
+    return f"lvt run {stem} --profile {profile}" if bundled.exists() else f"lvt run {grid}"
 
 
 def _in_words(schema: dict[str, Any]) -> str:

@@ -85,21 +85,6 @@ def load(tracking_uri: str, grids: Sequence[str]) -> pd.DataFrame:
     return tidy(rows)
 
 
-def fetch(source: str, grids: Sequence[str] = ()) -> pd.DataFrame:
-    """The runs of `grids`, or all, from a table that `write` wrote (.parquet, .csv) or else from an MLflow store.
-
-    Raises:
-        StoreReadError: as `load`; a table holds no run of one of the grids.
-    """
-    if Path(source).suffix not in (".parquet", ".csv"):
-        return load(source, list(grids) or known_grids(source))
-    table = read(source)
-    missing = set(grids) - set(table["grid"])
-    if missing:
-        raise StoreReadError(f"{source} holds no runs of {', '.join(sorted(missing))}")
-    return table[table["grid"].isin(grids)].reset_index(drop=True) if grids else table
-
-
 def tidy(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """The table of `load` from its rows: columns, their types and the order."""
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(_DTYPES)

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from analysis.sources import fetch
 from experiments.tasks import TASKS
 from experiments.tasks.synthetic import SyntheticTask
 from lvt import app
@@ -121,13 +122,19 @@ def test_the_report(store: tuple[Path, str]) -> None:
 
 def test_export_and_read_back(store: tuple[Path, str]) -> None:
     folder, uri = store
-    result = lvt("export", "smoke", "--out", "smoke.parquet", "--tracking-uri", uri, cwd=folder)
+    result = lvt("export", "smoke", "--out", "results", "--tracking-uri", uri, cwd=folder)
     assert result.returncode == 0, result.stderr
-    table = pd.read_parquet(folder / "smoke.parquet")
+    table = fetch(folder / "results", ["smoke"])
     assert table["run_id"].nunique() == 9
     sweep = table[(table["kind"] == "efficiency") & (table["metric"] == "efficiency/train_step_seconds")]
     assert sorted(sweep["at"].unique()) == [8, 16, 32]
     assert (sweep["value"] > 0).all()
+    written = folder / "from results"
+    result = lvt("report", "smoke", "--results", "results", "--out", str(written), cwd=folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lvt("report", "smoke", "--out", "from the store", "--tracking-uri", uri, cwd=folder)
+    for name in ("report.md", "claims.csv", "comparison.csv", "growth.csv", "models.csv"):
+        assert (written / name).read_bytes() == (folder / "from the store" / name).read_bytes()
 
 
 def test_the_dashboard_serves_this_store(store: tuple[Path, str]) -> None:
@@ -182,7 +189,9 @@ def test_a_misspelt_key_is_refused_before_anything_happens(tmp_path: Path) -> No
         (("models", "--task", "reverse", "--budget", "parameters"), "'parameters' is not of the form NAME=VALUE"),
         (("models", "--task", "revers", "--budget", "parameters=30_000"), "task.name: found 'revers'; did you mean"),
         (("report", "smoke"), "no store yet"),
-        (("export", "smoke", "--out", "x.parquet"), "no store yet"),
+        (("export", "smoke", "--out", "results"), "no store yet"),
+        (("report", "--results", "results"), "results holds no exported tables"),
+        (("report", "--results", "results", "--publish"), "--results reads none"),
         (("dashboard",), "no store yet"),
         (("run",), "Missing argument"),
         (("run", "smoke", "--device", "tpu"), "Invalid value"),

@@ -1,0 +1,143 @@
+"""Where the table of runs comes from: a store, a file, or a folder of exported tables.
+
+Exported tables hold what was measured in files that need no store, no GPU and no torch: a table a grid and a manifest
+for each piece of hardware::
+
+    analysis/results/<hardware>/<grid>.parquet
+    analysis/results/<hardware>/manifest.json
+
+The manifest says of each table where it comes from: the commits and versions of its runs, the device, the first and
+last day, the command that runs the grid, how long its runs took, and the checksum of the file, so that a table that was
+changed by hand is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.runs import StoreReadError, each, groups, known_grids, load, read, tidy, to_parquet
+from experiments import schema
+
+MANIFEST = "manifest.json"
+UNKNOWN = "unknown hardware"
+
+
+def fetch(source: str | os.PathLike[str], grids: Sequence[str] = ()) -> pd.DataFrame:
+    """The runs of `grids`, or all.
+
+    Args:
+        source: a folder that `export` wrote, a table that analysis.runs.write wrote (.parquet, .csv), or else the
+            address of an MLflow store.
+        grids: names under which the runs of grids are kept.
+
+    Raises:
+        StoreReadError: as `analysis.runs.load` and `read_results`; a table holds no run of one of the grids.
+    """
+    if Path(source).is_dir():
+        table = read_results(source)
+    elif Path(source).suffix in (".parquet", ".csv"):
+        table = read(source)
+    else:
+        return load(str(source), list(grids) or known_grids(str(source)))
+    missing = set(grids) - set(table["grid"])
+    if missing:
+        there = ", ".join(sorted(table["grid"].unique()))
+        raise StoreReadError(f"{source} holds no runs of {', '.join(sorted(missing))}; it holds {there}")
+    return table[table["grid"].isin(grids)].reset_index(drop=True) if grids else table
+
+
+def export(runs: pd.DataFrame, folder: str | os.PathLike[str], command: Callable[[str], str]) -> list[Path]:
+    """Writes a table of each grid on each piece of hardware into `folder`, and what the manifests say of them.
+
+    Runs that did not finish have no part in it. What was exported before stays, unless it is of the same grid and
+    hardware: then it is replaced.
+
+    Args:
+        runs: what analysis.runs.load returned.
+        folder: made if need be.
+        command: name of a grid → the command line that runs it.
+
+    Returns:
+        The tables that were written.
+    """
+    finished = runs[runs["status"] == schema.FINISHED]
+    written = []
+    for (hardware, grid), table in groups(finished, "hardware", "grid"):
+        place = Path(folder) / slug(str(hardware))
+        place.mkdir(parents=True, exist_ok=True)
+        file = place / f"{grid}.parquet"
+        to_parquet(table, file)
+        manifest = read_manifest(place) | {str(grid): _entry(table, file, command(str(grid)))}
+        text = json.dumps(dict(sorted(manifest.items())), indent=2, ensure_ascii=False)
+        (place / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        written.append(file)
+    return written
+
+
+def slug(hardware: str) -> str:
+    """A name for a folder: ``"Intel(R) Xeon(R) Processor (2 cores)"`` → ``"intel-xeon-processor-2-cores"``."""
+    plain = re.sub(r"\((?:R|TM)\)", "", hardware or UNKNOWN)
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
+
+
+def read_manifest(place: Path) -> dict[str, dict[str, Any]]:
+    """Grid → where its table comes from; empty where nothing was exported yet."""
+    path = place / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise StoreReadError(f"{path}: {error}") from None
+
+
+def read_results(folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """All tables of a folder in one, as analysis.runs.load returns it.
+
+    Raises:
+        StoreReadError: there is none, or one is missing or not the one that its manifest describes.
+    """
+    tables = []
+    for manifest in sorted(Path(folder).glob(f"*/{MANIFEST}")):
+        for grid, entry in read_manifest(manifest.parent).items():
+            file = manifest.parent / f"{grid}.parquet"
+            if not file.exists():
+                raise StoreReadError(f"{file} is missing, though {MANIFEST} describes it")
+            if entry.get("sha256") != _sha256(file):
+                raise StoreReadError(f"{file} is not the table that {MANIFEST} describes: its checksum is another")
+            tables.append(read(file))
+    if not tables:
+        raise StoreReadError(f"{folder} holds no exported tables; `lvt export` writes them")
+    return tidy(row for table in tables for row in table.to_dict("records"))
+
+
+def _entry(table: pd.DataFrame, file: Path, command: str) -> dict[str, Any]:
+    runs = each(table)
+    seconds = table.loc[table["metric"] == schema.RUN_SECONDS, "value"].sum()
+    changed = runs["git_dirty"] == "true"
+    commits = runs["git_commit"].where(~changed, runs["git_commit"] + " with changes")
+    return {
+        "command": command,
+        "runs": len(runs),
+        "values": len(table),
+        "hardware": str(runs["hardware"].iloc[0]),
+        "device": sorted(set(runs["device"])),
+        "commits": sorted(set(commits)),
+        "versions": sorted(set(runs["versions"])),
+        "first": f"{runs['start_time'].min():%Y-%m-%d}",
+        "last": f"{runs['start_time'].max():%Y-%m-%d}",
+        "seconds_of_runs": round(float(seconds), 1),
+        "sha256": _sha256(file),
+    }
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,107 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from example_runs import store
+from test_analysis_runs import WITHOUT_TORCH
+
+from analysis.runs import StoreReadError, each, write
+from analysis.sources import export, fetch, slug
+from experiments import schema as s
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def runs() -> pd.DataFrame:
+    """Two grids, on two pieces of hardware, one run of which failed."""
+    table = store(seeds=2, copies=2, evaluations=2)
+    second = table["grid"] == "grid1"
+    table.loc[second, "hardware"] = "NVIDIA H200 (1 GPU)"
+    table.loc[table["run_id"] == table["run_id"].iloc[0], "status"] = s.FAILED
+    return table
+
+
+@pytest.fixture(scope="module")
+def results(runs: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    export(runs, folder, lambda grid: f"lvt run {grid}")
+    return folder
+
+
+def ordered(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.sort_values(["run_id", "metric", "at"], ignore_index=True)
+
+
+def test_what_was_exported_is_read_back(runs: pd.DataFrame, results: Path) -> None:
+    finished = runs[runs["status"] == s.FINISHED]
+    assert len(finished) < len(runs)
+    pd.testing.assert_frame_equal(ordered(fetch(results)), ordered(finished))
+    pd.testing.assert_frame_equal(ordered(fetch(str(results), ["grid1"])), ordered(finished.query("grid == 'grid1'")))
+
+
+def test_a_manifest_says_where_a_table_comes_from(runs: pd.DataFrame, results: Path) -> None:
+    places = sorted(path.name for path in results.iterdir())
+    assert places == sorted({slug(hardware) for hardware in runs["hardware"]})
+    manifest = json.loads((results / "nvidia-h200-1-gpu" / "manifest.json").read_text(encoding="utf-8"))
+    assert list(manifest) == ["grid1"]
+    entry, table = manifest["grid1"], runs.query("grid == 'grid1'")
+    assert entry["command"] == "lvt run grid1"
+    assert entry["hardware"] == "NVIDIA H200 (1 GPU)"
+    assert (entry["runs"], entry["values"]) == (table["run_id"].nunique(), len(table))
+    assert entry["commits"] == sorted(set(each(table)["git_commit"]))
+    assert entry["first"] == f"{table['start_time'].min():%Y-%m-%d}"
+    assert entry["seconds_of_runs"] == pytest.approx(table.loc[table["metric"] == s.RUN_SECONDS, "value"].sum(), abs=1)
+
+
+def test_an_export_replaces_its_grid_and_keeps_the_others(runs: pd.DataFrame, tmp_path: Path) -> None:
+    export(runs, tmp_path, str)
+    fewer = runs[(runs["grid"] == "grid") & (runs["task"] == "needle")]
+    export(fewer, tmp_path, str)
+    read = fetch(tmp_path)
+    assert set(read.loc[read["grid"] == "grid", "task"]) == {"needle"}
+    assert set(read["grid"]) == {"grid", "grid1"}
+
+
+def test_a_table_that_is_missing_or_was_changed_is_refused(runs: pd.DataFrame, results: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(results, copy)
+    (table,) = copy.glob("nvidia*/grid1.parquet")
+    changed = pd.read_parquet(table)
+    changed.loc[0, "value"] += 0.01
+    changed.to_parquet(table, index=False)
+    with pytest.raises(StoreReadError, match="its checksum is another"):
+        fetch(copy)
+    table.unlink()
+    with pytest.raises(StoreReadError, match=r"grid1.parquet is missing"):
+        fetch(copy)
+    (table.parent / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(StoreReadError, match=r"manifest\.json"):
+        fetch(copy)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoreReadError, match="holds no exported tables"):
+        fetch(tmp_path / "empty")
+    with pytest.raises(StoreReadError, match="holds no runs of other; it holds grid, grid1"):
+        fetch(results, ["other"])
+
+
+def test_a_single_table_is_a_source_too(runs: pd.DataFrame, tmp_path: Path) -> None:
+    for ending in ("parquet", "csv"):
+        pd.testing.assert_frame_equal(fetch(write(runs, tmp_path / f"runs.{ending}")), runs)
+
+
+def test_the_claims_are_read_from_results_without_torch(results: Path, tmp_path: Path) -> None:
+    arguments = ["lvt", "claims", "--json", "--results", str(results)]
+    code = f"{WITHOUT_TORCH}\nsys.argv = {arguments!r}\nimport lvt\nlvt.main()"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert {entry["id"] for entry in json.loads(found.stdout)} >= {"1.1", "2.1", "3.1", "4.1"}
+
+
+def test_names_of_hardware_become_names_of_folders() -> None:
+    assert slug("Intel(R) Xeon(R) Processor (2 cores)") == "intel-xeon-processor-2-cores"
+    assert slug("") == "unknown-hardware"
