@@ -650,8 +650,8 @@ def _runs(
     from analysis.runs import StoreReadError
     from analysis.sources import fetch
 
-    source = str(results) if results is not None else _uri(tracking_uri)
-    if results is None:
+    source = results or _uri(tracking_uri)
+    if isinstance(source, str):
         _must_exist(source)
     names = [_grid_name(grid) for grid in grids or ()]
     try:

@@ -23,28 +23,28 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs import StoreReadError, each, groups, known_grids, load, read, tidy, to_parquet
+from analysis.runs import COLUMNS, StoreReadError, each, groups, known_grids, load, read, tidy, to_parquet
 from experiments import schema
 
 MANIFEST = "manifest.json"
 UNKNOWN = "unknown hardware"
 
 
-def fetch(source: str | os.PathLike[str], grids: Sequence[str] = ()) -> pd.DataFrame:
+def fetch(source: str | Path, grids: Sequence[str] = ()) -> pd.DataFrame:
     """The runs of `grids`, or all.
 
     Args:
-        source: a folder that `export` wrote, a table that analysis.runs.write wrote (.parquet, .csv), or else the
-            address of an MLflow store.
+        source: a folder that `export` wrote, a table that analysis.runs.write wrote (.parquet, .csv) or, if it is
+            neither and no `Path`, the address of an MLflow store.
         grids: names under which the runs of grids are kept.
 
     Raises:
         StoreReadError: as `analysis.runs.load` and `read_results`; a table holds no run of one of the grids.
     """
-    if Path(source).is_dir():
-        table = read_results(source)
-    elif Path(source).suffix in (".parquet", ".csv"):
+    if Path(source).suffix in (".parquet", ".csv"):
         table = read(source)
+    elif isinstance(source, Path) or Path(source).is_dir():
+        table = read_results(source)
     else:
         return load(str(source), list(grids) or known_grids(str(source)))
     missing = set(grids) - set(table["grid"])
@@ -116,7 +116,8 @@ def read_results(folder: str | os.PathLike[str]) -> pd.DataFrame:
             tables.append(read(file))
     if not tables:
         raise StoreReadError(f"{folder} holds no exported tables; `lvt export` writes them")
-    return tidy(row for table in tables for row in table.to_dict("records"))
+    rows = (row for table in tables for row in table.itertuples(index=False, name=None))
+    return tidy(dict(zip(COLUMNS, row, strict=True)) for row in rows)
 
 
 def _entry(table: pd.DataFrame, file: Path, command: str) -> dict[str, Any]:

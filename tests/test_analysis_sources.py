@@ -72,8 +72,7 @@ def test_a_table_that_is_missing_or_was_changed_is_refused(runs: pd.DataFrame, r
     shutil.copytree(results, copy)
     (table,) = copy.glob("nvidia*/grid1.parquet")
     changed = pd.read_parquet(table)
-    changed.loc[0, "value"] += 0.01
-    changed.to_parquet(table, index=False)
+    changed.assign(value=changed["value"] + 0.01).to_parquet(table, index=False)
     with pytest.raises(StoreReadError, match="its checksum is another"):
         fetch(copy)
     table.unlink()
