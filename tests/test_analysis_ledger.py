@@ -87,7 +87,9 @@ def test_parts_that_cannot_be_averaged() -> None:
     open_, tie = part("c", Verdict.UNDECIDED, math.nan), part("d", Verdict.TIE, 0.03)
     assert (rules.together([yes, yes]).verdict, rules.together([yes]).p) == (Verdict.SUPPORTED, 0.01)
     assert (rules.together([yes, no]).verdict, rules.together([yes, no]).p) == (Verdict.CONDITIONAL, 0.02)
-    assert rules.together([yes, open_]).verdict is Verdict.UNDECIDED
+    mixed = rules.together([yes, open_])
+    assert (mixed.verdict, mixed.effect) == (Verdict.UNDECIDED, open_.effect)
+    assert mixed.condition == f"supported elsewhere, undecided at {open_.where}"
     assert rules.together([no, tie]).verdict is Verdict.REFUTED
     assert rules.together([tie, tie]).verdict is Verdict.TIE
     assert rules.together([open_]).verdict is Verdict.UNDECIDED

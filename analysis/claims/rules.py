@@ -147,7 +147,10 @@ def together(parts: Sequence[Part]) -> Ruling:
     if Verdict.UNDECIDED not in verdicts:  # tied here, refuted there: it holds nowhere
         last = max(parts, key=lambda one: one.p)
         return Ruling(Verdict.REFUTED, last.effect, last.p, "", tuple(parts))
-    return Ruling(Verdict.UNDECIDED, parts[0].effect, math.nan, "", tuple(parts))
+    open_parts = [one for one in parts if one.verdict is Verdict.UNDECIDED]
+    decided = " or ".join(sorted(str(verdict) for verdict in verdicts - {Verdict.UNDECIDED}))
+    words = f"{decided} elsewhere, undecided at {', '.join(one.where for one in open_parts)}"
+    return Ruling(Verdict.UNDECIDED, open_parts[0].effect, math.nan, words, tuple(parts))
 
 
 def conditional(parts: Sequence[Part], effect: Student) -> Ruling:
