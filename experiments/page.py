@@ -77,6 +77,7 @@ _FINAL_AND_BEST = tuple(
 )
 _THROUGHPUT = (schema.EFFICIENCY_TRAIN_TOKENS_PER_SECOND, schema.GENERATE_TOKENS_PER_SECOND)
 _COSTS = (
+    *_THROUGHPUT,
     *(schema.TRAIN_STEP_SECONDS, schema.ENCODE_SECONDS, schema.DECODE_SECONDS_PER_TOKEN),
     *(schema.PEAK_MEMORY, schema.STATE_BYTES),
 )
@@ -105,10 +106,7 @@ VIEWS = (
         "length",
         "throughput against length",
         schema.EFFICIENCY,
-        (
-            Charts("Tokens per second by length (the step)", _THROUGHPUT, STEP, logarithmic=True),
-            Charts("Time and memory by length (the step)", _COSTS, STEP, logarithmic=True),
-        ),
+        (Charts("Tokens per second, time and memory by length (the step)", _COSTS, STEP, logarithmic=True),),
         _THROUGHPUT,
     ),
 )
