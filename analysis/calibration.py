@@ -129,7 +129,7 @@ def simulate_curves(each: int, rng: np.random.Generator) -> pd.DataFrame:
 
     Returns:
         A row a combination: seeds, crossover, noise, and how often the intervals cover the exponent of the second
-        model and the crossover (`exponent`, `crossing`); a sweep in which the curves do not cross has no interval of it.
+        model and the crossover (`exponent`, `crossing`); where the curves of a sweep do not cross it has no interval.
     """
     rows = []
     for seeds, crossover, noise in product(SEEDS, CROSSOVERS, NOISES):
@@ -161,7 +161,9 @@ def main() -> None:
     for by in (["seeds"], ["seeds", "shape"], ["seeds", "effect"], ["missing"]):
         print(f"\n{summary(found, by).round(3).to_string()}")
     curves = simulate_curves(400, np.random.default_rng(0))
-    print(f"\nexponents and crossovers\n{curves.groupby('seeds')[['exponent', 'crossing']].mean().round(3).to_string()}")
+    print(
+        f"\nexponents and crossovers\n{curves.groupby('seeds')[['exponent', 'crossing']].mean().round(3).to_string()}"
+    )
 
 
 if __name__ == "__main__":

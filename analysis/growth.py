@@ -56,4 +56,3 @@ def _rows(sweep: Sweep, cost: str) -> Iterator[dict[str, object]]:
             ends = {"shortest": a.columns[0], "longest": a.columns[-1]}
             numbers = {"n": len(a)} if turn is None else vars(turn)
             yield same | {"what": "crossover", "model": first, "other": second} | numbers | ends
-

@@ -237,6 +237,13 @@ def each(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.drop_duplicates("run_id")[list(RUN_COLUMNS)].reset_index(drop=True)
 
 
+def scalars(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a run: the columns of `RUN_COLUMNS`, then one for each scalar that any run has; curves are left out."""
+    single = runs[(runs["axis"] == "") & runs["value"].notna()]
+    wide = single.pivot_table(index="run_id", columns="metric", values="value")
+    return each(runs).merge(wide.reset_index(), on="run_id", how="left")
+
+
 def results(runs: pd.DataFrame) -> pd.DataFrame:
     """The rows that may stand in a table: measured values of FINISHED runs.
 

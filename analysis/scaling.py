@@ -87,8 +87,8 @@ def crossover_interval(lengths: ArrayLike, a: ArrayLike, b: ArrayLike) -> Interv
     """The `crossover` of the curves of two models' samples, which are paired: row i of both was measured side by side.
 
     The interval is Fieller's (1954), as in `analysis.statistics.gap_closed`: the lengths around the crossover at which
-    the mean of ``log(a / b)`` over the samples may be 0 by Student's t. So samples that do not cross in the range count,
-    too. Where these lengths reach an end of the range the interval is open there: it ends at 0, or at infinity.
+    the mean of ``log(a / b)`` over the samples may be 0 by Student's t. So samples that do not cross in the range count
+    as well. Where these lengths reach an end of the range the interval is open there: it ends at 0, or at infinity.
 
     Returns:
         None if the curves themselves do not cross.

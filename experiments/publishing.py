@@ -15,9 +15,7 @@ SUMMARY_TITLE = "### What the runs show"
 RUN_NAME = "report"
 
 
-def publish(
-    tracking_uri: str, grid: str, kinds: Collection[str], headline: str, summary: str, report: Path
-) -> str:
+def publish(tracking_uri: str, grid: str, kinds: Collection[str], headline: str, summary: str, report: Path) -> str:
     """Shows a report in the dashboard. The run of an earlier report of the grid is deleted.
 
     The summary stays until runs are added to the grid (`experiments.tracking.open_store` writes the page anew), so that
@@ -48,7 +46,9 @@ def publish(
         run = client.create_run(experiment.experiment_id, run_name=RUN_NAME, tags=tags)
         client.log_artifacts(run.info.run_id, str(report))
         client.set_terminated(run.info.run_id)
-        address = f"#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}/artifacts/report.html?{page.TRAINING}"
+        address = (
+            f"#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}/artifacts/report.html?{page.TRAINING}"
+        )
         page.describe(
             client,
             experiment.experiment_id,

@@ -117,7 +117,9 @@ def linked(browser: WebDriver, words: str) -> str:
     return str(browser.find_element(By.LINK_TEXT, words).get_attribute("href"))
 
 
-def test_the_page_of_a_grid_opens_on_its_runs_by_model(window: WebDriver, addresses: dict[str, str], store: str) -> None:
+def test_the_page_of_a_grid_opens_on_its_runs_by_model(
+    window: WebDriver, addresses: dict[str, str], store: str
+) -> None:
     learnt = names(s.LEARN, store)
     assert len(learnt) > 15
     text = shown(window, addresses[truth.GRID], *learnt, "test/token_accuracy", "longer/token_accuracy")

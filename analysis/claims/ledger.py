@@ -261,7 +261,7 @@ def findings_table(answers: Sequence[Answer]) -> pd.DataFrame:
 
 
 def headline(answers: Sequence[Answer]) -> str:
-    """What was decided, in a line: ``"dependencies: 2.1 tie · attention: 3.1 supported · 2 undecided, 9 not measured"``."""
+    """What was decided, in a line: ``"dependencies: 2.1 tie · attention: 3.1 supported · 11 not measured"``."""
     open_ones = (Verdict.UNDECIDED, Verdict.REPORTED, Verdict.NOT_MEASURED)
     found = [verdict for answer in answers for _, verdict in answer.verdicts]
     parts = []
