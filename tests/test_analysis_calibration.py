@@ -51,7 +51,7 @@ def test_a_drawn_grid_has_the_truth_it_says() -> None:
 
 
 def test_intervals_of_exponents_and_crossovers_cover() -> None:
-    """As often as they say, at three seeds, too, where a bootstrap over seeds covers in seven cases of ten."""
+    """As often as they say, at three seeds, too."""
     found = calibration.simulate_curves(60, np.random.default_rng(2024))
     assert set(found["seeds"]) == {3, 5, 10}
     assert found.groupby("seeds")[["exponent", "crossing"]].mean().to_numpy().min() >= 0.93
