@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -129,26 +128,14 @@ def _learning(runs: pd.DataFrame, clock: str | None) -> Figure | None:
     figure, axes = drawing.panels(len(panels))
     for ax, (contest, curve) in zip(axes, panels, strict=True):
         scaled = curve.assign(value=curve["value"] * contest.quantity.scale)
-        sns.lineplot(
-            scaled,
-            x="x",
-            y="value",
-            hue="model",
-            units="run_id",
-            estimator=None,
-            ax=ax,
-            palette=style.color,
-            linewidth=0.8,
-            alpha=0.45,
-            legend=False,
-        )
+        for (model, _), seed in groups(scaled.sort_values("x"), "model", "run_id"):
+            ax.plot(seed["x"], seed["value"], color=style.color[model], linewidth=0.8, alpha=0.45)
         # At a step that every seed of a model reached, so that the mean does not jump where one of them ends.
         seeds = scaled.groupby("model")["run_id"].transform("nunique")
         shared = scaled[scaled.groupby(["model", "at"])["run_id"].transform("nunique") == seeds]
         means = shared.groupby(["model", "at"], as_index=False)[["x", "value"]].mean()
-        sns.lineplot(
-            means, x="x", y="value", hue="model", ax=ax, palette=style.color, linewidth=2, legend=False, errorbar=None
-        )
+        for model, mean in means.groupby("model"):
+            ax.plot(mean["x"], mean["value"], color=style.color[str(model)], linewidth=2)
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         ax.set_xlim(left=0)
         drawing.finish(ax, contest.name, _CLOCKS[clock], f"validation {contest.quantity.title}")

@@ -154,7 +154,7 @@ def category_scores(runs: pd.DataFrame) -> pd.DataFrame:
         for (model, metric), part in contest.measured.items():
             name, axis, category = schema.category_of(metric) or ("", "", "")
             split = name.partition("/")[0]
-            if contest.quantity.unit != "%" or not name or name != schema.metric(split, contest.headline):
+            if contest.quantity.unit != "%" or split not in _RANGES or name != schema.metric(split, contest.headline):
                 continue
             score = float(part["value"].mean())
             right = 1 - score if contest.quantity.lower_is_better else score

@@ -240,7 +240,7 @@ def each(runs: pd.DataFrame) -> pd.DataFrame:
 def scalars(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a run: the columns of `RUN_COLUMNS`, then one for each scalar that any run has; curves are left out."""
     single = runs[(runs["axis"] == "") & runs["value"].notna()]
-    wide = single.pivot_table(index="run_id", columns="metric", values="value")
+    wide = single.groupby(["run_id", "metric"])["value"].last().unstack()  # noqa: PD010, it knows the index of no rows
     return each(runs).merge(wide.reset_index(), on="run_id", how="left")
 
 
