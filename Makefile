@@ -14,7 +14,7 @@ WORKERS ?= 2
 
 quickstart: install
 	$(BIN)/lvt run quickstart
-	$(BIN)/lvt report quickstart
+	$(BIN)/lvt report quickstart --publish
 
 test: install-dev
 	$(BIN)/ruff check .

@@ -103,7 +103,7 @@ def run(
     chosen = _device(device)
     since = time.time()
     try:
-        store = open_store(_uri(tracking_uri), loaded.name, loaded.description)
+        store = open_store(_uri(tracking_uri), loaded.name, loaded.description, {one.kind for one in loaded.runs})
         send_left(store)
         past = past_runs(store)
     except StoreError as error:
@@ -312,12 +312,16 @@ def dashboard(
         typer.echo(f"the store is a server; its dashboard: {uri}")
         return
     _must_exist(uri)
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    from experiments.page import first_views  # imports mlflow, which reads the environment then
+
+    typer.echo(f"dashboard: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    for grid, address in first_views(uri).items():
+        typer.echo(f"  {grid}: http://127.0.0.1:{port}/#{address}")
+    sys.stdout.flush()
     server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     server += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    typer.echo(f"dashboard: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    sys.stdout.flush()
-    os.execve(sys.executable, server, os.environ | quiet)
+    os.execv(sys.executable, server)
 
 
 @app.command()
@@ -342,12 +346,13 @@ def import_benchmarks(
     tracking_uri: StoreOption = None,
 ) -> None:
     """Put benchmarks into the store, a run a model, as the grid `benchmarks`."""
-    from experiments import benchmarks
+    from experiments import benchmarks, schema
     from experiments.tracking import StoreError, open_store
 
     try:
         found = benchmarks.read(file)
-        store = open_store(_uri(tracking_uri), benchmarks.GRID, "Imported from files of pytest-benchmark.")
+        about = "Imported from files of pytest-benchmark."
+        store = open_store(_uri(tracking_uri), benchmarks.GRID, about, [schema.EFFICIENCY])
     except (benchmarks.BenchmarkError, StoreError) as error:
         _stop(str(error))
     new = benchmarks.track(found, store)
@@ -667,11 +672,11 @@ def _publish(runs: pd.DataFrame, names: list[str], folder: Path, uri: str) -> No
     from experiments.publishing import publish
     from experiments.tracking import StoreError
 
-    entries = ledger(runs)
-    line, text = f"{headline(entries)}; the report: run “report”", summary(folklore(runs, entries))
+    answers = folklore(runs, ledger(runs))
     try:
         for name in names:
-            publish(uri, name, line, text, folder)
+            kinds = set(runs.loc[runs["grid"] == name, "kind"])
+            publish(uri, name, kinds, headline(answers), summary(answers), folder)
     except StoreError as error:
         _stop(str(error), code=1)
 

@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from analysis import scaling
 from analysis.claims.rules import ACCURACY_MARGIN, LEAST_SEEDS, Rule, Sample, Verdict, pooled
 from analysis.statistics import bca, student
 from analysis.statistics.student import Floats
@@ -116,12 +117,53 @@ def summary(found: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return found.groupby(list(by))[shares].mean()
 
 
+# --- curves against length: exponents and crossovers ------------------------------------------------------------------
+LENGTHS = (32, 64, 128, 256, 512, 1024)
+EXPONENTS = (1.0, 1.5)  # of two models
+CROSSOVERS = (45.0, 200.0, 700.0)
+NOISES = ("normal", "skewed", "shifted")  # of the logarithm of a time: by length, likewise with a tail, by seed
+
+
+def simulate_curves(each: int, rng: np.random.Generator) -> pd.DataFrame:
+    """`each` sweeps of two models for every number of seeds, crossover and noise.
+
+    Returns:
+        A row a combination: seeds, crossover, noise, and how often the intervals cover the exponent of the second
+        model and the crossover (`exponent`, `crossing`); where the curves of a sweep do not cross it has no interval.
+    """
+    rows = []
+    for seeds, crossover, noise in product(SEEDS, CROSSOVERS, NOISES):
+        covered: dict[str, list[bool]] = {"exponent": [], "crossing": []}
+        for _ in range(each):
+            a, b = (_curves(seeds, exponent, crossover, noise, rng) for exponent in EXPONENTS)
+            grown = scaling.exponent(LENGTHS, b)
+            covered["exponent"].append(grown.low <= EXPONENTS[1] <= grown.high)
+            turn = scaling.crossover_interval(LENGTHS, a, b)
+            if turn is not None:
+                covered["crossing"].append(turn.low <= crossover <= turn.high)
+        shares = {name: float(np.mean(found)) for name, found in covered.items()}
+        rows.append({"seeds": seeds, "crossover": crossover, "noise": noise} | shares)
+    return pd.DataFrame(rows)
+
+
+def _curves(seeds: int, exponent: float, crossover: float, noise: str, rng: np.random.Generator) -> Floats:
+    """Times by seed and length whose power law is 1 at the crossover."""
+    shape = (seeds, len(LENGTHS))
+    off = {"normal": rng.normal(size=shape), "skewed": rng.exponential(size=shape) - 1.0}
+    off["shifted"] = rng.normal(size=(seeds, 1)) + 0.3 * off["normal"]
+    return np.asarray(np.exp(exponent * np.log(np.array(LENGTHS) / crossover) + 0.1 * off[noise]))
+
+
 def main() -> None:
     """Prints coverage and errors by number of seeds and shape."""
     found = simulate(200, np.random.default_rng(0), bootstrap=True)
     print(f"{found['grids'].sum():,} grids of {TASKS} tasks; a verdict needs {LEAST_SEEDS} seeds")
     for by in (["seeds"], ["seeds", "shape"], ["seeds", "effect"], ["missing"]):
         print(f"\n{summary(found, by).round(3).to_string()}")
+    curves = simulate_curves(400, np.random.default_rng(0))
+    print(
+        f"\nexponents and crossovers\n{curves.groupby('seeds')[['exponent', 'crossing']].mean().round(3).to_string()}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The figures of a report, each a function of the table of runs.
+"""The figures of what models learnt, each a function of the table of runs.
 
 A figure function returns None where the runs hold nothing to draw. A model has the same colour and marker in all of
 them.
@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from analysis import ablations, drawing, scaling, units
-from analysis.drawing import INK, MUTED, RULE, Look
-from analysis.evidence import LEAST_LENGTHS, Sweep, contests, sweeps
+from analysis import ablations, drawing, units
+from analysis.drawing import INK, MUTED, RULE
+from analysis.evidence import contests
 from analysis.runs import family, groups, results
 from analysis.variants import side_by_side
 from experiments import schema
@@ -129,109 +128,20 @@ def _learning(runs: pd.DataFrame, clock: str | None) -> Figure | None:
     figure, axes = drawing.panels(len(panels))
     for ax, (contest, curve) in zip(axes, panels, strict=True):
         scaled = curve.assign(value=curve["value"] * contest.quantity.scale)
-        sns.lineplot(
-            scaled,
-            x="x",
-            y="value",
-            hue="model",
-            units="run_id",
-            estimator=None,
-            ax=ax,
-            palette=style.color,
-            linewidth=0.8,
-            alpha=0.45,
-            legend=False,
-        )
+        for (model, _), seed in groups(scaled.sort_values("x"), "model", "run_id"):
+            ax.plot(seed["x"], seed["value"], color=style.color[model], linewidth=0.8, alpha=0.45)
         # At a step that every seed of a model reached, so that the mean does not jump where one of them ends.
         seeds = scaled.groupby("model")["run_id"].transform("nunique")
         shared = scaled[scaled.groupby(["model", "at"])["run_id"].transform("nunique") == seeds]
         means = shared.groupby(["model", "at"], as_index=False)[["x", "value"]].mean()
-        sns.lineplot(
-            means, x="x", y="value", hue="model", ax=ax, palette=style.color, linewidth=2, legend=False, errorbar=None
-        )
+        for model, mean in means.groupby("model"):
+            ax.plot(mean["x"], mean["value"], color=style.color[str(model)], linewidth=2)
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         ax.set_xlim(left=0)
         drawing.finish(ax, contest.name, _CLOCKS[clock], f"validation {contest.quantity.title}")
         drawing.score_limits(ax, contest.quantity)
     drawing.legend_of_models(figure, style, {model for _, curve in panels for model in curve["model"]}, markers=False)
     return figure
-
-
-# --- cost ------------------------------------------------------------------------------------------------------------
-_COSTS = (
-    schema.TRAIN_STEP_SECONDS,
-    schema.ENCODE_SECONDS,
-    schema.DECODE_SECONDS_PER_TOKEN,
-    schema.PEAK_MEMORY,
-)
-
-
-def cost_by_length(runs: pd.DataFrame) -> Figure | None:
-    """Time and memory against length, both logarithmic, the fitted exponent at the end of each line."""
-    measured = results(runs)
-    found = list(sweeps(measured))
-    panels = [(sweep, metric) for sweep in found for metric in _COSTS if (sweep.rows["metric"] == metric).any()]
-    if not panels:
-        return None
-    style = drawing.look_of(measured, schema.EFFICIENCY)
-    figure, axes = drawing.panels(len(panels), columns=2)
-    for ax, (sweep, metric) in zip(axes, panels, strict=True):
-        quantity = units.of(metric)
-        curve = sweep.rows[(sweep.rows["metric"] == metric) & (sweep.rows["value"] > 0)]
-        drawing.lines(ax, curve.assign(value=curve["value"] * quantity.scale), style)
-        if metric == schema.TRAIN_STEP_SECONDS:
-            _quartiles(ax, sweep, style, quantity)
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
-        drawing.scale_x(ax, curve["at"], logarithmic=True)
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-        ax.yaxis.set_minor_locator(NullLocator())
-        _exponents(ax, curve.assign(value=curve["value"] * quantity.scale), style)
-        title = f"{quantity.name}\n{sweep.where}" if len(found) > 1 else quantity.name
-        drawing.finish(ax, title, "length, tokens", quantity.unit)
-    if len(found) == 1:
-        figure.supxlabel(found[0].where, fontsize=9, color=MUTED)
-    drawing.legend_of_models(figure, style, {model for sweep, _ in panels for model in sweep.rows["model"]})
-    return figure
-
-
-def _quartiles(ax: Axes, sweep: Sweep, style: Look, quantity: units.Quantity) -> None:
-    """With one seed there is no interval over seeds: the band is the quartiles of the repeats."""
-    for model, rows in sweep.rows.groupby("model"):
-        if len(rows["run_id"].unique()) > 1:
-            continue
-        ends = [
-            rows[rows["metric"] == name].set_index("at")["value"].sort_index() * quantity.scale
-            for name in (schema.TRAIN_STEP_SECONDS_LOW, schema.TRAIN_STEP_SECONDS_HIGH)
-        ]
-        low, high = ends[0].align(ends[1], join="inner")
-        ax.fill_between(low.index, low, high, color=style.color[str(model)], alpha=0.18, linewidth=0)
-
-
-def _exponents(ax: Axes, curve: pd.DataFrame, style: Look) -> None:
-    labels = []
-    for model, rows in curve.groupby("model"):
-        means = rows.groupby("at")["value"].mean()
-        if len(means) >= LEAST_LENGTHS:
-            exponent = scaling.fit(means.index, means).exponent
-            labels.append(
-                (float(np.log(means.iloc[-1])), means.index[-1], f"$\\mathregular{{n^{{{exponent:.2f}}}}}$", str(model))
-            )
-    low, high = np.log(ax.get_ylim())
-    height, place = 0.075 * (high - low), -np.inf
-    for y, x, text, model in sorted(labels):
-        place = max(y, place + height)  # labels of neighbouring lines are pushed apart
-        ax.annotate(
-            text,
-            (x, np.exp(place)),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=11,
-            color=style.color[model],
-            annotation_clip=False,
-        )
 
 
 # --- components ------------------------------------------------------------------------------------------------------

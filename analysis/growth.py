@@ -43,7 +43,7 @@ def _rows(sweep: Sweep, cost: str) -> Iterator[dict[str, object]]:
     for model, curve in curves.items():
         lengths = curve.columns.to_numpy(dtype=float)
         ends = {"shortest": lengths[0], "longest": lengths[-1]}
-        found = scaling.exponent(lengths, curve, _generator())
+        found = scaling.exponent(lengths, curve)
         yield same | {"what": "exponent", "model": model} | vars(found) | ends
         slopes = scaling.local_slopes(lengths, np.exp(np.log(curve).mean()))
         for (_, slope), shortest, longest in zip(slopes, lengths[:-1], lengths[1:], strict=True):
@@ -52,12 +52,7 @@ def _rows(sweep: Sweep, cost: str) -> Iterator[dict[str, object]]:
     for first, second in itertools.combinations(curves, 2):
         a, b = in_common(curves[first], curves[second])
         if len(a) and a.shape[1] >= 2:
-            turn = scaling.crossover_interval(a.columns, a, b, _generator())
+            turn = scaling.crossover_interval(a.columns, a, b)
             ends = {"shortest": a.columns[0], "longest": a.columns[-1]}
             numbers = {"n": len(a)} if turn is None else vars(turn)
             yield same | {"what": "crossover", "model": first, "other": second} | numbers | ends
-
-
-def _generator() -> np.random.Generator:
-    """Each interval has its own, so that it depends on its values only."""
-    return np.random.default_rng(0)

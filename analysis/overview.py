@@ -1,4 +1,4 @@
-"""Figures of the whole: the claims as a forest plot, tasks × models as a heat map, accuracy against what it cost."""
+"""Figures of the whole: the claims as a forest plot, tasks × models and categories × models, accuracy against cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from analysis import drawing, units
 from analysis.claims import Entry, Verdict
 from analysis.drawing import INK, MUTED
 from analysis.evidence import contests
-from analysis.runs import results
+from analysis.runs import groups, results
 from analysis.variants import side_by_side
 from experiments import schema
 
@@ -127,15 +127,57 @@ def heat_map(runs: pd.DataFrame) -> Figure | None:
     axes = figure.subplots(1, len(splits), squeeze=False, sharey=True)
     for ax, split in zip(axes.flat, splits, strict=True):
         cells = found[found["split"] == split].pivot_table(index="task", columns="model", values="right")
-        cells = cells.reindex(index=tasks, columns=models)
-        cells.columns = pd.Index([units.model_name(model) for model in models])
-        sns.heatmap(cells, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f", ax=ax, cbar=False, linewidths=1)
-        drawing.finish(ax, "in range" if split == schema.TEST else "out of range", "", "")
-        ax.grid(visible=False)
-        ax.tick_params(length=0)
-        ax.set_xticklabels(ax.get_xticklabels(), rotation=20, ha="right")
-        ax.spines[:].set_visible(False)
-    drawing.legend(figure, [Line2D([], [], linestyle="", label="mean over seeds, % right")])
+        _heat(ax, cells.reindex(index=tasks, columns=models), _RANGES[split])
+    drawing.legend(figure, [Line2D([], [], linestyle="", label=_RIGHT)])
+    return figure
+
+
+_RANGES = {schema.TEST: "in range", schema.LONGER: "out of range"}
+_RIGHT = "mean over seeds, % right"
+
+
+def _heat(ax: Axes, cells: pd.DataFrame, title: str) -> None:
+    named = cells.set_axis([units.model_name(model) for model in cells.columns], axis="columns")
+    sns.heatmap(named, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f", ax=ax, cbar=False, linewidths=1)
+    drawing.finish(ax, title, "", "")
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+    ax.set_xticklabels(ax.get_xticklabels(), rotation=20, ha="right")
+    ax.spines[:].set_visible(False)
+
+
+# --- categories × models ---------------------------------------------------------------------------------------------
+def category_scores(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean share right as in `task_scores` on each value of an axis that has names (COGS's types), with runs."""
+    rows = []
+    for contest in contests(results(side_by_side(runs))):
+        for (model, metric), part in contest.measured.items():
+            name, axis, category = schema.category_of(metric) or ("", "", "")
+            split = name.partition("/")[0]
+            if contest.quantity.unit != "%" or split not in _RANGES or name != schema.metric(split, contest.headline):
+                continue
+            score = float(part["value"].mean())
+            right = 1 - score if contest.quantity.lower_is_better else score
+            found = {"task": contest.name, "split": split, "axis": axis, "category": category, "model": model}
+            rows.append(found | {"right": 100 * right, "n": len(part), "runs": " ".join(part["run_id"])})
+    return pd.DataFrame(rows, columns=["task", "split", "axis", "category", "model", "right", "n", "runs"])
+
+
+def category_map(runs: pd.DataFrame) -> Figure | None:
+    """Categories × models, a panel for each task, split and axis that has names."""
+    found = category_scores(runs)
+    panels = [(labels, part) for labels, part in groups(found, "task", "split", "axis", sort=False)]
+    if not panels:
+        return None
+    models = units.in_order(found["model"])
+    counts = [part["category"].nunique() for _, part in panels]
+    figure = Figure(figsize=(drawing.WIDTH, 0.3 * sum(counts) + 1.2 * len(panels) + 0.4), facecolor="none")
+    figure.set_layout_engine("constrained", h_pad=0.08)
+    axes = figure.subplots(len(panels), squeeze=False, height_ratios=[count + 1 for count in counts])
+    for ax, ((task, split, axis), part) in zip(axes.flat, panels, strict=True):
+        cells = part.pivot_table(index="category", columns="model", values="right").reindex(columns=models)
+        _heat(ax, cells, f"{task}, {_RANGES[split]}, by {axis}")
+    drawing.legend(figure, [Line2D([], [], linestyle="", label=_RIGHT)])
     return figure
 
 

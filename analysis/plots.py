@@ -9,7 +9,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import ablations, claims, figures, overview
+from analysis import ablations, claims, figures, overview, sweep_figures
 from analysis.evidence import contests
 from analysis.runs import results
 from analysis.variants import side_by_side
@@ -98,6 +98,13 @@ PLOTS: Sequence[Plot] = (
         overview.task_scores,
     ),
     Plot(
+        "categories",
+        "Scores by category",
+        "Share of right answers on each named part of a test set (a kind of sentence, an operation), mean over seeds.",
+        overview.category_map,
+        overview.category_scores,
+    ),
+    Plot(
         "scores",
         "Scores along each axis",
         "Headline score on the test sets against distance, length or number of items; a bin stands at its upper edge."
@@ -138,10 +145,11 @@ PLOTS: Sequence[Plot] = (
     Plot(
         "cost",
         "Time and memory against length",
-        "Both axes are logarithmic, so that a power law is a straight line; its fitted exponent stands at the line's"
-        " end. Encoding is of a batch of sources; a decoding step is one token of every sequence in it. Bands are"
+        "Both axes are logarithmic, so that a power law is a straight line: fitted, it is dashed, its exponent at"
+        " the line's end. A ring marks the length at which two models change places, a bar its 95 % interval over"
+        " seeds. Encoding is of a batch of sources; a decoding step is one token of every sequence in it. Bands are"
         " 95 % intervals over seeds or, with one seed, the quartiles of the repeats of a training step.",
-        figures.cost_by_length,
+        sweep_figures.cost_by_length,
         _costs,
     ),
     COMPONENTS,

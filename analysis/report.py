@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections import Counter
@@ -41,6 +42,7 @@ class Drawn:
     plot: plots.Plot
     alt: str
     svg: Markup
+    numbers: str  # what it draws, as the address of a CSV that holds all of it
     runs: int  # behind it
 
 
@@ -54,10 +56,10 @@ def write(
 ) -> Path:
     """Writes the report on `runs` into `folder`.
 
-    There are report.html (self-contained: nothing in it is loaded from anywhere), report.md, figures/*.svg and *.png
-    with their numbers as *.csv, the tidy table as runs.parquet and runs.csv, the numbers behind the tables and
-    sentences as comparison.csv, ablations.csv, models.csv, claims.csv, findings.csv and, of sweeps over length,
-    growth.csv, and LaTeX tables (booktabs) as *.tex.
+    There are report.html (self-contained: nothing in it is loaded from anywhere, the numbers of its figures are in it),
+    report.md, figures/*.svg and *.png with their numbers as *.csv, every measured value as runs.parquet, a row a run
+    with its scalars as runs.csv, the numbers behind the tables and sentences as comparison.csv, ablations.csv,
+    models.csv, claims.csv, findings.csv and, of sweeps over length, growth.csv, and LaTeX tables (booktabs) as *.tex.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -76,7 +78,7 @@ def write(
     answers, checks = claims.folklore(runs, entries), published.verify(runs)
     effects = ablations.effects(runs)
     runs_table.write(runs, target / "runs.parquet")
-    runs_table.write(runs, target / "runs.csv")
+    runs_table.scalars(runs).to_csv(target / "runs.csv", index=False)
     numbers.to_csv(target / "comparison.csv", index=False)
     effects.to_csv(target / "ablations.csv", index=False)
     models.to_csv(target / "models.csv", index=False)
@@ -191,8 +193,9 @@ def _draw(plot: plots.Plot, runs: pd.DataFrame, folder: Path) -> Drawn | None:
     alt = f"{plot.title}: {', '.join(dict.fromkeys(panels))}; for {', '.join(lines)}."
     data = plot.data(runs)
     data.to_csv(numbers, index=False)
-    behind = len(plots.runs_behind(data))
-    return Drawn(plot, alt, _inline(files[0].read_text(encoding="utf-8"), plot.name, alt), behind)
+    address = f"data:text/csv;base64,{base64.b64encode(numbers.read_bytes()).decode()}"
+    svg = _inline(files[0].read_text(encoding="utf-8"), plot.name, alt)
+    return Drawn(plot, alt, svg, address, len(plots.runs_behind(data)))
 
 
 def _inline(svg: str, name: str, alt: str) -> Markup:

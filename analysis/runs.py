@@ -237,6 +237,13 @@ def each(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.drop_duplicates("run_id")[list(RUN_COLUMNS)].reset_index(drop=True)
 
 
+def scalars(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a run: the columns of `RUN_COLUMNS`, then one for each scalar that any run has; curves are left out."""
+    single = runs[(runs["axis"] == "") & runs["value"].notna()]
+    wide = single.groupby(["run_id", "metric"])["value"].last().unstack()  # noqa: PD010, it knows the index of no rows
+    return each(runs).merge(wide.reset_index(), on="run_id", how="left")
+
+
 def results(runs: pd.DataFrame) -> pd.DataFrame:
     """The rows that may stand in a table: measured values of FINISHED runs.
 

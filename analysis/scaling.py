@@ -1,8 +1,8 @@
 """How a cost grows with length: power laws, local slopes and crossovers, all in log–log space.
 
 Samples are repeated measurements of one curve, shape (samples, lengths): the seeds of a sweep, or its repetitions.
-Their curve is the geometric mean. Intervals are 95 % percentile intervals of a bootstrap over the samples. Of a handful
-of samples they are too narrow: they describe, and claims are not decided by them.
+Their curve is the geometric mean. Intervals are Student's over the samples; `analysis.calibration` checks by simulation
+that they cover.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from analysis.statistics import CONFIDENCE, Interval
+from analysis.statistics import CONFIDENCE, Interval, mean
 
 Floats = NDArray[np.float64]
-RESAMPLES = 999
 
 
 @dataclass(frozen=True)
@@ -46,21 +45,15 @@ def fit(lengths: ArrayLike, values: ArrayLike) -> PowerLaw:
     return PowerLaw(float(slope), float(np.exp(intercept)), len(x))
 
 
-def exponent(lengths: ArrayLike, samples: ArrayLike, rng: np.random.Generator) -> Interval:
-    """Exponent of the samples' curve by Theil–Sen, as in `fit`, with its interval.
+def exponent(lengths: ArrayLike, samples: ArrayLike) -> Interval:
+    """Mean of the samples' exponents, each by Theil–Sen as in `fit`, with its interval.
 
     Raises:
         ValueError: as `fit`.
     """
     x, y = _sampled(lengths, samples)
     first, second = np.triu_indices(len(x), 1)
-
-    def slopes(curves: Floats) -> Floats:
-        """(…, lengths) → (…)."""
-        return np.median((curves[..., second] - curves[..., first]) / (x[second] - x[first]), axis=-1)
-
-    resampled = np.array([]) if len(y) == 1 else slopes(y[_resamples(len(y), rng)].mean(axis=1))
-    return _interval(float(slopes(y.mean(axis=0))), resampled, len(y))
+    return mean(np.median((y[:, second] - y[:, first]) / (x[second] - x[first]), axis=1))
 
 
 def local_slopes(lengths: ArrayLike, values: ArrayLike) -> list[tuple[float, float]]:
@@ -90,12 +83,12 @@ def crossover(lengths: ArrayLike, a: ArrayLike, b: ArrayLike) -> float | None:
     return float(np.exp(x[before] + share * (x[after] - x[before])))
 
 
-def crossover_interval(lengths: ArrayLike, a: ArrayLike, b: ArrayLike, rng: np.random.Generator) -> Interval | None:
+def crossover_interval(lengths: ArrayLike, a: ArrayLike, b: ArrayLike) -> Interval | None:
     """The `crossover` of the curves of two models' samples, which are paired: row i of both was measured side by side.
 
-    A resample whose curves do not cross lies beyond the range: at infinity if the order is that of the shortest length,
-    so that they may cross later, and at 0 if it is that of the longest. An interval that ends there is open on that
-    side.
+    The interval is Fieller's (1954), as in `analysis.statistics.gap_closed`: the lengths around the crossover at which
+    the mean of ``log(a / b)`` over the samples may be 0 by Student's t. So samples that do not cross in the range count
+    as well. Where these lengths reach an end of the range the interval is open there: it ends at 0, or at infinity.
 
     Returns:
         None if the curves themselves do not cross.
@@ -107,25 +100,31 @@ def crossover_interval(lengths: ArrayLike, a: ArrayLike, b: ArrayLike, rng: np.r
     _, second = _sampled(lengths, b)
     if first.shape != second.shape:
         raise ValueError(f"samples {first.shape} and {second.shape} are not paired")
-    places = np.exp(x)
-
-    def turn(rows: NDArray[np.int64]) -> float | None:
-        return crossover(places, np.exp(first[rows].mean(axis=0)), np.exp(second[rows].mean(axis=0)))
-
-    estimate = turn(np.arange(len(first)))
+    n, gaps = len(first), first - second
+    estimate = crossover(np.exp(x), np.exp(first.mean(axis=0)), np.exp(second.mean(axis=0)))
     if estimate is None:
         return None
-    at_longest = np.sign((first - second).mean(axis=0)[-1])
+    if n == 1:
+        return Interval(estimate, math.nan, math.nan, n)
+    if (gaps == gaps[0]).all():
+        return Interval(estimate, estimate, estimate, n)
+    edges = [edge for here in range(len(x) - 1) for edge in _edges(x[here : here + 2], gaps[:, here : here + 2])]
+    low = [edge for edge in edges if edge <= math.log(estimate)]
+    high = [edge for edge in edges if edge >= math.log(estimate)]
+    return Interval(estimate, math.exp(max(low, default=-math.inf)), math.exp(min(high, default=math.inf)), n)
 
-    def beyond(rows: NDArray[np.int64]) -> float:
-        return 0.0 if np.sign((first - second)[rows].mean(axis=0)[-1]) == at_longest else math.inf
 
-    resampled = []
-    if len(first) > 1:
-        for rows in _resamples(len(first), rng):
-            found = turn(rows)
-            resampled.append(beyond(rows) if found is None else found)
-    return _interval(estimate, resampled, len(first))
+def _edges(x: Floats, gaps: Floats) -> list[float]:
+    """Between two lengths (logarithms), where 0 enters or leaves the interval of the gap's mean; gaps (samples, 2)."""
+    n = len(gaps)
+    start, slope = gaps[:, 0], gaps[:, 1] - gaps[:, 0]
+    t2 = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) ** 2 / n
+    (v, c), (_, w) = np.cov(start, slope)
+    # (start + u·slope)² = t²·(v + 2·u·c + u²·w), u from 0 to 1
+    roots = np.roots(
+        [slope.mean() ** 2 - t2 * w, 2 * (start.mean() * slope.mean() - t2 * c), start.mean() ** 2 - t2 * v]
+    )
+    return [float(x[0] + u.real * (x[1] - x[0])) for u in roots if abs(u.imag) < 1e-9 and 0 <= u.real <= 1]
 
 
 def _sampled(lengths: ArrayLike, samples: ArrayLike) -> tuple[Floats, Floats]:
@@ -135,21 +134,6 @@ def _sampled(lengths: ArrayLike, samples: ArrayLike) -> tuple[Floats, Floats]:
         raise ValueError(f"samples are of the shape (samples, lengths), not {values.shape}")
     curves = [_logarithms(lengths, row) for row in values]
     return curves[0][0], np.array([y for _, y in curves])
-
-
-def _resamples(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(RESAMPLES, n) rows, drawn with replacement."""
-    return rng.integers(n, size=(RESAMPLES, n))
-
-
-def _interval(estimate: float, resampled: ArrayLike, n: int) -> Interval:
-    values = np.asarray(resampled, dtype=np.float64)
-    if not len(values):
-        return Interval(estimate, math.nan, math.nan, n)
-    tail = (1 - CONFIDENCE) / 2
-    # Values that occurred, no interpolation: between a number and infinity there is none.
-    low, high = np.quantile(values, [tail, 1 - tail], method="inverted_cdf")
-    return Interval(estimate, float(low), float(high), n)
 
 
 def _logarithms(lengths: ArrayLike, values: ArrayLike) -> tuple[Floats, Floats]:

@@ -27,6 +27,8 @@ from analysis.runs import COLUMNS, StoreReadError, each, groups, known_grids, lo
 from experiments import schema
 
 MANIFEST = "manifest.json"
+# Logged at every few steps, and not asked for by any table, figure or claim: the store keeps them.
+LEFT_IN_THE_STORE = (schema.TRAIN_LOSS, schema.TRAIN_LEARNING_RATE, schema.TRAIN_GRADIENT_NORM)
 UNKNOWN = "unknown hardware"
 
 
@@ -57,8 +59,8 @@ def fetch(source: str | Path, grids: Sequence[str] = ()) -> pd.DataFrame:
 def export(runs: pd.DataFrame, folder: str | os.PathLike[str], command: Callable[[str], str]) -> list[Path]:
     """Writes a table of each grid on each piece of hardware into `folder`, and what the manifests say of them.
 
-    Runs that did not finish have no part in it. What was exported before stays, unless it is of the same grid and
-    hardware: then it is replaced.
+    Runs that did not finish have no part in it, nor have the histories `LEFT_IN_THE_STORE`. What was exported before
+    stays, unless it is of the same grid and hardware: then it is replaced.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -68,7 +70,7 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str], command: Callable
     Returns:
         The tables that were written.
     """
-    finished = runs[runs["status"] == schema.FINISHED]
+    finished = runs[(runs["status"] == schema.FINISHED) & ~runs["metric"].isin(LEFT_IN_THE_STORE)]
     written = []
     for (hardware, grid), table in groups(finished, "hardware", "grid"):
         place = Path(folder) / slug(str(hardware))

@@ -290,6 +290,9 @@ def _execute_learn(
         watch=watch,
     )
     tracked.point(schema.SELECTED_STEP, selected.step)
+    for name, value in selected.scores.scalars.items():
+        if schema.category_of(schema.metric(schema.SELECTED, name)) is None:
+            tracked.point(schema.metric(schema.SELECTED, name), value)
     tracked.checkpoint(
         selected.weights, {"name": run.model.name, **asdict(config), **asdict(data.dimensions), **_vocabularies(data)}
     )

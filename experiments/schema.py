@@ -38,6 +38,7 @@ MEMORYLESS_LOSS = "memoryless_loss"  # loss of a predictor that remembers nothin
 MEASURES = "measures"
 LANGUAGE_CLASS = "language_class"  # of a formal language: one of LANGUAGE_CLASSES; absent for all other tasks
 
+DESCRIPTION = "description"  # of an experiment: what its grid compares; MLflow's own note has more
 RUN_COLOR = "mlflow.runColor"
 NOTE = "mlflow.note.content"
 LOGGED_ARTIFACTS = "mlflow.loggedArtifacts"  # tells the dashboard which artifacts are tables
@@ -108,7 +109,10 @@ TRAIN_TOKENS = "train/tokens"  # seen so far, logged with every evaluation
 TRAIN_SECONDS = "train/seconds"  # spent in training so far, evaluation left out; logged with every evaluation
 TRAIN_FLOPS = "train/flops"  # analytic, spent so far; logged with every evaluation
 SOLVED_STEP = "solved/step"  # scalar: the step that ended a training early, its task solved; absent otherwise
-SELECTED_STEP = "selected/step"  # scalar: the step of the checkpoint that validation selected
+# Scalars of the checkpoint that validation selected: its step, and as "selected/<score>" its scores on validation, the
+# best of the training, where the curve "validation/<score>" ends with the last.
+SELECTED = "selected"
+SELECTED_STEP = "selected/step"
 
 # --- metrics of an efficiency run ------------------------------------------------------------------------------------
 # Curves by sequence length (source = target = length) or, where the name says so, by position of the target. The runs

@@ -14,7 +14,7 @@ import os
 import platform
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from mlflow.entities import Metric, ViewType
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
-from experiments import schema
+from experiments import page, schema
 from experiments.evaluation import Prediction
 from experiments.schema import FAILED, FINISHED, KILLED, RUNNING
 from experiments.sending import VALUE_LENGTH, create, log_points, mark, plain, send_record
@@ -64,10 +64,18 @@ class Store:
     states: Path
 
 
-def open_store(tracking_uri: str, grid: str, description: str) -> Store:
-    """Creates the store and the grid's experiment where they do not exist yet.
+def open_store(
+    tracking_uri: str, grid: str, description: str, kinds: Collection[str] = (schema.LEARN, schema.EFFICIENCY)
+) -> Store:
+    """Creates the store and the grid's experiment where they do not exist yet, and writes the grid's page.
 
     One process at a time: two that create one SQLite store at once break it.
+
+    Args:
+        tracking_uri: MLflow's address of the store.
+        grid: its name.
+        description: what it compares.
+        kinds: of its runs, which decide on the views of its page.
 
     Raises:
         StoreError: it cannot be reached or written.
@@ -85,7 +93,7 @@ def open_store(tracking_uri: str, grid: str, description: str) -> Store:
                 )
             else:
                 experiment_id = experiment.experiment_id
-            client.set_experiment_tag(experiment_id, schema.NOTE, description)
+            page.describe(client, experiment_id, description, kinds, first=f"verdicts: `lvt report {grid} --publish`")
             client.set_experiment_tag(experiment_id, schema.EXPERIMENT_KIND, schema.TRAINING_EXPERIMENT)
     except (MlflowException, OSError) as error:
         raise StoreError(f"{tracking_uri}: {error}") from error

@@ -48,3 +48,12 @@ def test_a_drawn_grid_has_the_truth_it_says() -> None:
     assert np.mean(counts) == pytest.approx(10 * (1 - calibration.MISSING) ** 2, abs=0.3)
     assert Verdict.TIE in gone.right
     assert Verdict.TIE not in calibration.Scenario("large", 5, "normal", missing=False).right
+
+
+def test_intervals_of_exponents_and_crossovers_cover() -> None:
+    """As often as they say, at three seeds, too."""
+    found = calibration.simulate_curves(60, np.random.default_rng(2024))
+    assert set(found["seeds"]) == {3, 5, 10}
+    assert found.groupby("seeds")[["exponent", "crossing"]].mean().to_numpy().min() >= 0.93
+    assert found.groupby("noise")[["exponent", "crossing"]].mean().to_numpy().min() >= 0.92
+    assert found[["exponent", "crossing"]].to_numpy().mean() <= 0.985  # nor are they so wide that they say nothing

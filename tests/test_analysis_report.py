@@ -1,20 +1,37 @@
+import base64
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import example_runs
+import ledger_runs
 import numpy as np
 import pandas as pd
 import pytest
 import tracked_runs as truth
+from ledger_runs import Point, run_rows
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis import ablations, claims, drawing, figures, plots, report, runs, tables, units
+from analysis import (
+    ablations,
+    claims,
+    drawing,
+    figures,
+    growth,
+    overview,
+    plots,
+    report,
+    runs,
+    sweep_figures,
+    tables,
+    units,
+)
 from experiments import schema as s
 
 PNG = b"\x89PNG\r\n\x1a\n"
-# The known grid has no variants, and does not say what training cost in FLOPs.
-PLOTS = [plot for plot in plots.PLOTS if plot.name not in ("components", "learning_by_flops")]
+# The known grid has no variants, no task with categories, and does not say what training cost in FLOPs.
+PLOTS = [plot for plot in plots.PLOTS if plot.name not in ("components", "categories", "learning_by_flops")]
 DRAWN = ["claims", *(plot.name for plot in PLOTS)]
 
 
@@ -107,11 +124,13 @@ def test_the_page_loads_nothing(written: Path, page: Page) -> None:
     assert "@import" not in text
 
 
-def test_links_and_identifiers_of_the_page(page: Page) -> None:
+def test_links_and_identifiers_of_the_page(page: Page, written: Path) -> None:
     assert len(page.ids) == len(set(page.ids))
     inside = {link.removeprefix("#") for link in page.links if link.startswith("#")}
     assert inside <= set(page.ids)
-    assert set(page.links) - {f"#{name}" for name in inside} == {f"figures/{name}.csv" for name in DRAWN}
+    assert all(link[0] == "#" for link in page.links if not link.startswith("data:text/csv;base64,"))
+    carried = [base64.b64decode(link.partition(",")[2]) for link in page.links if link[0] != "#"]
+    assert sorted(carried) == sorted((written / f"figures/{name}.csv").read_bytes() for name in DRAWN)
     assert {plot.name for plot in PLOTS} <= set(page.ids)
 
 
@@ -136,6 +155,16 @@ def test_every_figure_has_its_numbers_and_their_runs(known: pd.DataFrame, writte
     assert sorted(parity.loc[parity["at"] == 40, "value"]) == [0.50, 0.52]
     text = "".join(page.text)
     assert f"of {len(plots.runs_behind(scores))} runs." in " ".join(text.split())
+
+
+def test_the_small_table_of_runs_has_a_row_a_run(known: pd.DataFrame, written: Path) -> None:
+    table = pd.read_csv(written / "runs.csv").set_index("run_id")
+    assert sorted(table.index) == sorted(known["run_id"].unique())
+    scores = known[known["metric"] == "test/token_accuracy"].set_index("run_id")["value"]
+    assert table.loc[scores.index, "test/token_accuracy"].to_numpy() == pytest.approx(scores.to_numpy())
+    assert not any("_by_" in name or name.startswith(("train/", "validation/")) for name in table.columns)
+    assert set(table["reason"].dropna()) == {"loss is NaN at step 40", "killed"}
+    pd.testing.assert_frame_equal(runs.read(written / "runs.parquet"), known)
 
 
 def test_tables_for_latex(known: pd.DataFrame, written: Path) -> None:
@@ -238,6 +267,34 @@ def test_a_report_on_nothing_but_failures(known: pd.DataFrame, tmp_path: Path) -
     assert text.count('<p class="answer">Not measured.</p>') == 4
     assert "<svg" not in text
     assert list((tmp_path / "figures").iterdir()) == []
+
+
+def test_scores_by_category(tmp_path: Path) -> None:
+    def points(easy: float, hard: float) -> list[Point]:
+        whole = s.metric(s.LONGER, s.SEQUENCE_ACCURACY)
+        parts = {"prim_to_subj": easy, "pp_recursion": hard}
+        scores: list[Point] = [(s.of_category(whole, "type", name), None, value) for name, value in parts.items()]
+        return [*scores, (whole, None, (easy + hard) / 2), (s.metric(s.TEST, s.SEQUENCE_ACCURACY), None, 0.99)]
+
+    found = {"lstm": ((0.2, 0.0), (0.4, 0.1)), "transformer": ((0.9, 0.0), (1.0, 0.0))}
+    table = ledger_runs.table(
+        *(
+            run_rows(s.LEARN, "cogs", model, seed, points(*scores), headline=s.SEQUENCE_ACCURACY)
+            for model, seeds in found.items()
+            for seed, scores in enumerate(seeds)
+        )
+    )
+    scores = overview.category_scores(table).set_index(["category", "model"])["right"]
+    assert scores["prim_to_subj", "lstm"] == pytest.approx(30)
+    assert scores["prim_to_subj", "transformer"] == pytest.approx(95)
+    assert scores["pp_recursion", "lstm"] == pytest.approx(5)
+    figure = overview.category_map(table)
+    assert figure is not None
+    (ax,) = figure.axes
+    assert ax.get_title(loc="left") == "cogs, out of range, by type"
+    assert [text.get_text() for text in ax.texts] == ["5", "0", "30", "95"]
+    report.write(table, tmp_path, title="t", command="c")
+    assert len(pd.read_csv(tmp_path / "figures" / "categories.csv")) == 4
 
 
 # --- a grid of ablations ---------------------------------------------------------------------------------------------
@@ -417,23 +474,38 @@ def test_learning_against_steps_and_against_seconds(known: pd.DataFrame) -> None
 
 
 def test_costs_and_their_exponents(known: pd.DataFrame) -> None:
-    figure = figures.cost_by_length(known)
+    figure = sweep_figures.cost_by_length(known)
     assert figure is not None
-    (drawn,) = lines(figure, "training step", s.MODEL_COLORS["lstm"])
+    drawn, fitted = lines(figure, "training step", s.MODEL_COLORS["lstm"])
     assert drawn == (list(truth.LENGTHS), pytest.approx([0.1 * n**0.9 for n in truth.LENGTHS]))
+    assert fitted == ([32, 512], pytest.approx([0.1 * n**0.9 for n in (32, 512)]))
     step = next(ax for ax in figure.axes if ax.get_title(loc="left") == "training step")
-    assert {text.get_text() for text in step.texts} == {exponent("0.90"), exponent("0.25")}
+    assert {text.get_text() for text in step.texts} == {exponent("0.90"), exponent("0.25"), "100"}
+    (ring,) = [line for line in step.lines if line.get_marker() == "o" and len(np.asarray(line.get_xdata())) == 1]
+    assert np.asarray(ring.get_xdata()) == pytest.approx(truth.CROSSOVER)
+    assert np.asarray(ring.get_ydata()) == pytest.approx(0.1 * truth.CROSSOVER**0.9)
     low = min(np.asarray(path.vertices)[:, 1].min() for band in step.collections for path in band.get_paths())
     assert low == pytest.approx(0.9 * 0.1 * 32**0.9)  # one seed: the band is the quartiles
     memory = next(ax for ax in figure.axes if ax.get_title(loc="left") == "peak memory of training")
-    assert {text.get_text() for text in memory.texts} == {exponent("1.00"), exponent("1.50"), exponent("2.00")}
+    assert {text.get_text() for text in memory.texts} == {exponent("1.00"), exponent("1.50"), exponent("2.00"), "50"}
+
+
+def test_the_interval_of_a_crossover_is_drawn() -> None:
+    runs_of_five = example_runs.store(evaluations=2)
+    figure = sweep_figures.cost_by_length(runs_of_five)
+    assert figure is not None
+    step = next(ax for ax in figure.axes if ax.get_title(loc="left") == "training step")
+    found = growth.growth(runs_of_five).query("what == 'crossover' and cost == 'training time' and model == 'lstm'")
+    turn = found.dropna(subset="estimate").iloc[0]
+    bars = [np.asarray(line.get_xdata()).tolist() for line in step.lines if line.get_color() == drawing.INK]
+    assert [turn["low"], turn["high"]] in [pytest.approx(bar) for bar in bars if len(bar) == 2]
 
 
 def test_nothing_to_draw_is_no_figure(known: pd.DataFrame) -> None:
     failed = known[known["status"] == "FAILED"]
     assert [plot.draw(failed) for plot in plots.PLOTS] == [None] * len(plots.PLOTS)
     learnt = known[known["kind"] == s.LEARN]
-    assert figures.cost_by_length(learnt) is None
+    assert sweep_figures.cost_by_length(learnt) is None
 
 
 def test_figures_leave_no_trace_in_pyplot(known: pd.DataFrame) -> None:

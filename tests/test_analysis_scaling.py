@@ -52,17 +52,16 @@ def test_crossovers_by_hand(ratios: list[float], expected: float | None) -> None
     assert found == (None if expected is None else pytest.approx(expected))
 
 
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
+T1 = 12.706204736  # 97.5 % quantile of Student's t with one degree of freedom
 
 
 def test_the_exponent_of_samples_by_hand() -> None:
-    """Of two samples with exponents 1 and 2 a resample has 1, 1.5 or 2, each end in a quarter of cases."""
+    """Of two samples with exponents 1 and 2: mean 1.5, standard error 0.5."""
     samples = [[3.0 * n for n in LENGTHS], [0.1 * n**2 for n in LENGTHS]]
-    found = scaling.exponent(LENGTHS, samples, rng())
+    found = scaling.exponent(LENGTHS, samples)
     assert found.n == 2
-    assert [found.estimate, found.low, found.high] == pytest.approx([1.5, 1.0, 2.0])
-    alone = scaling.exponent(LENGTHS, samples[:1], rng())
+    assert [found.estimate, found.low, found.high] == pytest.approx([1.5, 1.5 - 0.5 * T1, 1.5 + 0.5 * T1])
+    alone = scaling.exponent(LENGTHS, samples[:1])
     assert alone.estimate == pytest.approx(1.0)
     assert not alone.known
 
@@ -70,7 +69,7 @@ def test_the_exponent_of_samples_by_hand() -> None:
 def test_an_outlier_among_the_lengths_of_samples_is_borne() -> None:
     samples = np.array([[float(n) ** 1.5 for n in LENGTHS]] * 3)
     samples[:, 3] *= 10
-    found = scaling.exponent(LENGTHS, samples, rng())
+    found = scaling.exponent(LENGTHS, samples)
     assert [found.estimate, found.low, found.high] == pytest.approx([1.5] * 3)
 
 
@@ -84,32 +83,45 @@ def test_local_slopes_by_hand() -> None:
 
 
 def test_the_interval_of_a_crossover_by_hand() -> None:
-    """Two pairs cross at 20 and at 80: a resample of both at 40, the geometric mean, since all are power laws."""
+    """Gaps of equal slope 1 whose zeros lie at 40·e^±d: those of Student's t around the mean of their logarithms."""
     lengths = [10, 20, 40, 80, 160]
+    d = 0.02
     a = [[n**2 for n in lengths]] * 2
-    b = [[20 * n for n in lengths], [80 * n for n in lengths]]
-    found = scaling.crossover_interval(lengths, a, b, rng())
+    b = [[40 * math.exp(sign * d) * n for n in lengths] for sign in (1, -1)]
+    found = scaling.crossover_interval(lengths, a, b)
     assert found is not None
-    assert [found.estimate, found.low, found.high] == pytest.approx([40, 20, 80])
+    half = T1 * d  # the standard error of two values ±d is d
+    assert [found.estimate, found.low, found.high] == pytest.approx([40, 40 * math.exp(-half), 40 * math.exp(half)])
     assert found.n == 2
-    alone = scaling.crossover_interval(lengths, a[:1], b[:1], rng())
+    alone = scaling.crossover_interval(lengths, a[:1], b[:1])
     assert alone is not None
-    assert alone.estimate == pytest.approx(20)
     assert not alone.known
+    same = scaling.crossover_interval(lengths, a, [b[0]] * 2)
+    assert same is not None
+    assert same.low == same.estimate == same.high == pytest.approx(40 * math.exp(d))
 
 
-@pytest.mark.parametrize(("factors", "expected"), [((20, 500), (0, math.inf)), ((20, 20), (20, 20)), ((2, 5), None)])
-def test_a_crossover_beyond_the_range_leaves_its_interval_open(
-    factors: tuple[float, float], expected: tuple[float, float] | None
+@pytest.mark.parametrize(("factors", "ends"), [((20, 80), (0, math.inf)), ((2, 5), None)])
+def test_where_the_curves_may_cross_beyond_the_range_the_interval_is_open(
+    factors: tuple[float, float], ends: tuple[float, float] | None
 ) -> None:
-    """One of the pairs crosses in the range or before it, the other far beyond; both together in it."""
+    """Two samples that cross at 20 and at 80 say nothing of where their mean does."""
     lengths = [10, 20, 40, 80, 160]
     a = [[n**2 for n in lengths]] * 2
     b = [[factor * n for n in lengths] for factor in factors]
-    if factors == (20, 500):
-        b[0] = [5 * n for n in lengths]
-    found = scaling.crossover_interval(lengths, a, b, rng())
-    assert (None if found is None else (found.low, found.high)) == (expected and pytest.approx(expected))
+    found = scaling.crossover_interval(lengths, a, b)
+    assert (None if found is None else (found.low, found.high)) == ends
+
+
+def test_a_sample_that_does_not_cross_counts() -> None:
+    """Three samples cross at 20, at 26 and far beyond the range; open above, not left out."""
+    lengths = [10, 20, 40]
+    a = [[n**2 for n in lengths]] * 3
+    b = [[factor * n for n in lengths] for factor in (20, 26, 50)]
+    found = scaling.crossover_interval(lengths, a, b)
+    assert found is not None
+    assert found.estimate == pytest.approx((20 * 26 * 50) ** (1 / 3))
+    assert found.high == math.inf
 
 
 @pytest.mark.parametrize(
@@ -118,7 +130,7 @@ def test_a_crossover_beyond_the_range_leaves_its_interval_open(
 )
 def test_samples_that_do_not_belong_together_are_refused(a: Any, b: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        scaling.crossover_interval([1, 2], a, b, rng())
+        scaling.crossover_interval([1, 2], a, b)
 
 
 @pytest.mark.parametrize(

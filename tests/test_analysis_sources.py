@@ -9,6 +9,7 @@ import pytest
 from example_runs import store
 from test_analysis_runs import WITHOUT_TORCH
 
+from analysis import report
 from analysis.runs import StoreReadError, each, write
 from analysis.sources import export, fetch, slug
 from experiments import schema as s
@@ -42,6 +43,24 @@ def test_what_was_exported_is_read_back(runs: pd.DataFrame, results: Path) -> No
     assert len(finished) < len(runs)
     pd.testing.assert_frame_equal(ordered(fetch(results)), ordered(finished))
     pd.testing.assert_frame_equal(ordered(fetch(str(results), ["grid1"])), ordered(finished.query("grid == 'grid1'")))
+
+
+def test_the_report_of_an_export_is_that_of_the_store(runs: pd.DataFrame, tmp_path: Path) -> None:
+    """Byte by byte, though the export leaves histories out that no figure needs."""
+    table = runs[(runs["grid"] == "grid") & (runs["status"] == s.FINISHED)]
+    steps = table[table["metric"] == s.TRAIN_SECONDS]
+    whole = pd.concat([table, steps.assign(metric=s.TRAIN_LOSS), steps.assign(metric=s.TRAIN_GRADIENT_NORM)])
+    whole = whole.sort_values(["kind", "task", "model", "seed", "run_id", "metric", "at"], ignore_index=True)
+    export(whole, tmp_path / "results", str)
+    exported = fetch(tmp_path / "results")
+    assert len(exported) == len(table)
+    for name, source in (("store", whole), ("export", exported)):
+        report.write(source, tmp_path / name, title="t", command="c")
+    files = sorted(file.relative_to(tmp_path / "store") for file in (tmp_path / "store").rglob("*.*"))
+    assert len(files) > 30
+    for file in files:
+        if file.name != "runs.parquet":  # every value that its source has
+            assert (tmp_path / "store" / file).read_bytes() == (tmp_path / "export" / file).read_bytes(), file
 
 
 def test_a_manifest_says_where_a_table_comes_from(runs: pd.DataFrame, results: Path) -> None:

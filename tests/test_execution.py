@@ -108,7 +108,8 @@ def test_a_grid_is_executed_and_tracked(place: Place, tmp_path: Path) -> None:
     client = MlflowClient(place.store.tracking_uri)
     experiment = client.get_experiment(place.store.experiment_id)
     assert experiment.name == "g"
-    assert experiment.tags[schema.NOTE] == "For tests."
+    assert experiment.tags[schema.DESCRIPTION] == "For tests."
+    assert experiment.tags[schema.NOTE].endswith("\n\nFor tests.")
     assert experiment.tags[schema.EXPERIMENT_KIND] == schema.TRAINING_EXPERIMENT
     for run in runs:
         assert isinstance(run, LearnRun)
@@ -130,6 +131,8 @@ def test_a_grid_is_executed_and_tracked(place: Place, tmp_path: Path) -> None:
         assert abs(metrics[schema.MATCH_ERROR]) <= 0.01
         assert metrics[schema.PARAMETERS] == sum(metrics[f"{schema.PARAMETERS}_{p}"] for p in schema.PARAMETER_PARTS)
         assert 0 <= metrics["test/token_accuracy"] <= 1
+        validated = client.get_metric_history(kept.info.run_id, "validation/token_accuracy")
+        assert metrics["selected/token_accuracy"] == max(point.value for point in validated)
         by_length = client.get_metric_history(kept.info.run_id, "test/token_accuracy_by_length")
         assert [point.step for point in by_length] == [1, 2, 3, 4, 5, 6]
         assert [p.step for p in client.get_metric_history(kept.info.run_id, "longer/token_accuracy_by_length")] == [9]

@@ -64,6 +64,18 @@ def test_a_click_sorts_a_table(shown: tuple[WebDriver, str]) -> None:
     assert b.complaints(browser) == []
 
 
+def test_the_numbers_of_every_figure_travel_with_the_page(shown: tuple[WebDriver, str]) -> None:
+    browser, address = shown
+    browser.get(address)
+    links = browser.find_elements(By.CSS_SELECTOR, "figcaption a[download]")
+    assert len(links) == len(browser.find_elements(By.TAG_NAME, "figure"))
+    read = "fetch(arguments[0].href).then(answer => answer.text()).then(arguments[1])"
+    tables = {str(link.get_attribute("download")): browser.execute_async_script(read, link) for link in links}
+    assert tables["claims.csv"].startswith("id,claim,verdict,")
+    assert tables["cost.csv"].splitlines()[0] == "grid,task,model,seed,run_id,metric,at,value"
+    assert "efficiency/train_step_seconds" in tables["cost.csv"]
+
+
 def test_contents_lead_to_their_sections(shown: tuple[WebDriver, str]) -> None:
     browser, address = shown
     browser.get(address)

@@ -61,6 +61,8 @@ class Store:
         self.clock += 1000
         common = {s.GRID: grid, s.KEY: key, s.DEVICE: "cpu", s.HARDWARE: HARDWARE, s.GIT_COMMIT: "c0ffee" * 6}
         common |= {s.VERSIONS: "python 3.11, torch 2.13"}
+        if s.MODEL in tags:
+            common[s.RUN_COLOR] = s.MODEL_COLORS[tags[s.MODEL]]
         run = self.client.create_run(
             self.experiments[grid], self.clock, common | {s.GIT_DIRTY: "false"} | dict(tags), run_name=key
         )

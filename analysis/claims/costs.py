@@ -144,7 +144,7 @@ def crossing(sweep: Sweep, first: str, second: str, metric: str) -> str:
     pair = sweep.pair(first, second, metric)
     if pair is None or pair[0].shape[1] < 2:
         return ""
-    turn = scaling.crossover_interval(list(map(float, pair[0].columns)), *pair, np.random.default_rng(0))
+    turn = scaling.crossover_interval(list(map(float, pair[0].columns)), *pair)
     if turn is None:
         return ""
     middle = f"crossover at length {turn.estimate:,.0f}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -261,11 +260,17 @@ def findings_table(answers: Sequence[Answer]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["row", "claim", "where", "statistic", "estimate", "low", "high", "n"])
 
 
-def headline(entries: Sequence[Entry]) -> str:
-    """How many claims came to which verdict, in a line: ``"3 supported, 1 refuted, 9 not measured of 13 claims"``."""
-    counts = Counter(entry.verdict for entry in entries)
-    found = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
-    return f"{', '.join(found)} of {len(entries)} claims"
+def headline(answers: Sequence[Answer]) -> str:
+    """What was decided, in a line: ``"dependencies: 2.1 tie · attention: 3.1 supported · 11 not measured"``."""
+    open_ones = (Verdict.UNDECIDED, Verdict.REPORTED, Verdict.NOT_MEASURED)
+    found = [verdict for answer in answers for _, verdict in answer.verdicts]
+    parts = []
+    for answer in answers:
+        decided = [f"{claim} {verdict}" for claim, verdict in answer.verdicts if verdict not in open_ones]
+        if decided:
+            parts.append(f"{answer.row.name}: {', '.join(decided)}")
+    rest = [f"{found.count(verdict)} {verdict}" for verdict in open_ones if verdict in found]
+    return " · ".join(filter(None, [*parts, ", ".join(rest)]))
 
 
 def summary(answers: Sequence[Answer]) -> str:
