@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis import ablations, claims, drawing, figures, plots, report, runs, tables, units
+from analysis.attention_maps import AttentionMap
 from experiments import schema as s
 
 PNG = b"\x89PNG\r\n\x1a\n"
-# The known grid has no variants, and does not say what training cost in FLOPs.
-PLOTS = [plot for plot in plots.PLOTS if plot.name not in ("components", "learning_by_flops")]
+# The known grid has no variants and no gradients, and does not say what training cost in FLOPs.
+PLOTS = [plot for plot in plots.PLOTS if plot.name not in ("components", "learning_by_flops", "gradients")]
 DRAWN = ["claims", *(plot.name for plot in PLOTS)]
 
 
@@ -427,6 +428,27 @@ def test_costs_and_their_exponents(known: pd.DataFrame) -> None:
     assert low == pytest.approx(0.9 * 0.1 * 32**0.9)  # one seed: the band is the quartiles
     memory = next(ax for ax in figure.axes if ax.get_title(loc="left") == "peak memory of training")
     assert {text.get_text() for text in memory.texts} == {exponent("1.00"), exponent("1.50"), exponent("2.00")}
+
+
+def test_maps_of_attention_are_a_figure_of_the_report(known: pd.DataFrame, tmp_path: Path) -> None:
+    """With its numbers as CSV and the runs behind it; the page still loads nothing."""
+    run_ids = {
+        model: known.loc[known["model"] == model, "run_id"].iloc[0] for model in ("lstm_attention", "transformer")
+    }
+    weights = np.array([[0.9, 0.1], [0.25, 0.75]])
+    maps = [
+        AttentionMap(truth.GRID, truth.G2P, model, 0, run_id, 0, ("o", "n"), ("ɔ̃", "<eos>"), weights)
+        for model, run_id in run_ids.items()
+    ]
+    page = Page()
+    written = report.write(known, tmp_path, title="t", command="c", maps=maps)
+    page.feed(written.read_text(encoding="utf-8"))
+    assert "attention" in page.ids
+    assert page.loaded == []
+    numbers = pd.read_csv(tmp_path / "figures" / "attention.csv")
+    assert set(numbers["run_id"]) == set(run_ids.values())
+    assert numbers["weight"].tolist() == 2 * [0.9, 0.1, 0.25, 0.75]
+    assert "](figures/attention.png)" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_nothing_to_draw_is_no_figure(known: pd.DataFrame) -> None:
