@@ -187,7 +187,7 @@ def plan(
     console.print(f"{len(rows)} runs on {chosen}: {loaded.description}")
     if estimate:
         left = sum(row["seconds"] or 0 for row in rows if row["state"] != "finished")
-        console.print(f"to do, one after another, sweeps left out: {duration(left)}")
+        console.print(f"to do, one after another, runs of kind learn only: {duration(left)}")
 
 
 @app.command()
@@ -201,6 +201,7 @@ def report(
     tracking_uri: StoreOption = None,
 ) -> None:
     """Write the comparison report of one or more grids: HTML, Markdown, figures and tables."""
+    from analysis.attention_maps import fetch_maps
     from analysis.report import write
     from analysis.tables import comparison, comparison_text
 
@@ -217,6 +218,7 @@ def report(
             folder,
             title=title,
             command=" && ".join([*commands, f"lvt report {' '.join(grids or names)}"]),
+            maps=fetch_maps(results or _uri(tracking_uri), runs),
             progress=lambda what: status.update(f"report: {what}"),
         )
     if publish:

@@ -130,7 +130,7 @@ def sweeps(evidence: pd.DataFrame) -> Iterator[Sweep]:
     """The efficiency sweeps in `evidence` (`admitted` rows)."""
     chosen = evidence[evidence["kind"] == schema.EFFICIENCY]
     for (grid, task, hardware), rows in groups(chosen, "grid", "task", "hardware"):
-        name = _named(task if len(chosen["task"].unique()) > 1 else "", grid, chosen)
+        name = named(task if len(chosen["task"].unique()) > 1 else "", grid, chosen)
         yield Sweep(name, hardware, rows[list(_OF_SWEEPS)])
 
 
@@ -277,10 +277,10 @@ def contests(evidence: pd.DataFrame) -> Iterator[Contest]:
     """The tasks in `evidence` (`admitted` rows) that models learnt."""
     chosen = evidence[evidence["kind"] == schema.LEARN]
     for (grid, task), rows in groups(chosen, "grid", "task"):
-        yield Contest(_named(task, grid, chosen), task, rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])
+        yield Contest(named(task, grid, chosen), task, rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])
 
 
-def _named(task: str, grid: str, rows: pd.DataFrame) -> str:
+def named(task: str, grid: str, rows: pd.DataFrame) -> str:
     """The task, and the grid where there are several."""
     if len(rows["grid"].unique()) == 1:
         return task

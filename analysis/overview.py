@@ -77,7 +77,7 @@ def _forest_panel(ax: Axes, kind: str, entries: Sequence[Entry]) -> None:
         )
     titles = {
         "points": "lead in points of accuracy: right of zero the claim's side is ahead",
-        "ratio": "ratio of times or memory, as each claim states it",
+        "ratio": "ratio, as each claim states it",
         "%": "share of the gap that attention closes, %",
     }
     if kind == "points":

@@ -9,8 +9,10 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import ablations, claims, figures, overview, sweep_figures
+from analysis import ablations, attention_maps, claims, figures, inside, overview, sweep_figures
+from analysis.attention_maps import AttentionMap
 from analysis.evidence import contests
+from analysis.gradients import curves
 from analysis.runs import results
 from analysis.variants import side_by_side
 from experiments import schema
@@ -77,6 +79,19 @@ def forest(entries: Sequence[claims.Entry]) -> Plot:
         " shaded band is the margin of ±5 points inside which two models are called tied.",
         lambda _: overview.forest(entries),
         lambda _: claims.as_frame(entries),
+    )
+
+
+def attention(maps: Sequence[AttentionMap]) -> Plot:
+    """Of maps that were read from the store."""
+    drawn = [one for row in inside.shown(maps) for one in row]
+    return Plot(
+        "attention",
+        "Where attention looks",
+        "With which weight each output symbol looks at each symbol of the source, the right answers given: a test"
+        " sequence of middling length, the same for every model. Mean over layers and heads, of the first seed.",
+        lambda _: inside.attention(maps),
+        lambda _: attention_maps.as_frame(drawn),
     )
 
 
@@ -151,6 +166,17 @@ PLOTS: Sequence[Plot] = (
         " 95 % intervals over seeds or, with one seed, the quartiles of the repeats of a training step.",
         sweep_figures.cost_by_length,
         _costs,
+    ),
+    Plot(
+        "gradients",
+        "Gradient reach",
+        "Norm of the gradient of the loss with respect to the embedded symbol that decides the answer, by its distance"
+        " from the question, over the norm at the shortest distance; streams of one length. Geometric means over seeds,"
+        " bands their 95 % intervals; the dotted line is one half. A cross at the bottom: a seed's norm is exactly 0."
+        " On the right over the norm with which it starts, that of the gradient with respect to the logits: the surer a"
+        " model is of the answer, the smaller it is.",
+        inside.gradient_reach,
+        curves,
     ),
     COMPONENTS,
 )

@@ -6,7 +6,7 @@ import base64
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from analysis import ablations, claims, drawing, growth, plots, published, tables, units, variants
 from analysis import runs as runs_table
+from analysis.attention_maps import AttentionMap
 from analysis.runs import each
 from experiments import schema
 
@@ -52,6 +53,7 @@ def write(
     *,
     title: str,
     command: str,
+    maps: Sequence[AttentionMap] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Writes the report on `runs` into `folder`.
@@ -66,6 +68,7 @@ def write(
         folder: made if need be; files of an earlier report in it are replaced.
         title: heading of the report.
         command: the command line that makes it again.
+        maps: of attention, which are no part of the table; without them there is no such figure.
         progress: told what is being made.
 
     Returns:
@@ -93,7 +96,7 @@ def write(
     for name, table in texts.items():
         (target / f"{name}.tex").write_text(table.latex(), encoding="utf-8")
     drawn = []
-    for plot in (plots.forest(entries), *plots.PLOTS):
+    for plot in (plots.forest(entries), *plots.PLOTS, plots.attention(maps)):
         progress(f"figure: {plot.title}")
         if one := _draw(plot, runs, target / "figures"):
             drawn.append(one)

@@ -30,6 +30,7 @@ MANIFEST = "manifest.json"
 # Logged at every few steps, and not asked for by any table, figure or claim: the store keeps them.
 LEFT_IN_THE_STORE = (schema.TRAIN_LOSS, schema.TRAIN_LEARNING_RATE, schema.TRAIN_GRADIENT_NORM)
 UNKNOWN = "unknown hardware"
+TABLES = (".parquet", ".csv")  # files that analysis.runs.write writes
 
 
 def fetch(source: str | Path, grids: Sequence[str] = ()) -> pd.DataFrame:
@@ -43,17 +44,19 @@ def fetch(source: str | Path, grids: Sequence[str] = ()) -> pd.DataFrame:
     Raises:
         StoreReadError: as `analysis.runs.load` and `read_results`; a table holds no run of one of the grids.
     """
-    if Path(source).suffix in (".parquet", ".csv"):
-        table = read(source)
-    elif isinstance(source, Path) or Path(source).is_dir():
-        table = read_results(source)
-    else:
+    if is_store(source):
         return load(str(source), list(grids) or known_grids(str(source)))
+    table = read(source) if Path(source).suffix in TABLES else read_results(source)
     missing = set(grids) - set(table["grid"])
     if missing:
         there = ", ".join(sorted(table["grid"].unique()))
         raise StoreReadError(f"{source} holds no runs of {', '.join(sorted(missing))}; it holds {there}")
     return table[table["grid"].isin(grids)].reset_index(drop=True) if grids else table
+
+
+def is_store(source: str | Path) -> bool:
+    """Whether it is the address of a store, not a table or a folder of tables."""
+    return not (isinstance(source, Path) or Path(source).suffix in TABLES or Path(source).is_dir())
 
 
 def export(runs: pd.DataFrame, folder: str | os.PathLike[str], command: Callable[[str], str]) -> list[Path]:

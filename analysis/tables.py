@@ -77,7 +77,8 @@ def models_table(runs: pd.DataFrame) -> pd.DataFrame:
         matching ("matched" within ±1 % of the budget, "not matched" outside, "no budget" where none was asked for) and
         one for each part: embedding, encoder, …; missing where the model has no such part.
     """
-    learnt = results(runs).query("kind == @schema.LEARN")
+    measured = results(runs)
+    learnt = measured[measured["kind"].isin([schema.LEARN, schema.GRADIENTS])]
     parts = {f"{schema.PARAMETERS}_{part}": part for part in schema.PARAMETER_PARTS}
     names = {schema.PARAMETERS: "parameters", schema.BUDGET: "budget", schema.MATCH_ERROR: "match_error"} | parts
     scalars = learnt[learnt["metric"].isin(names)]

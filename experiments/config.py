@@ -1,7 +1,8 @@
 """The settings of one run, strictly checked, and the key that stands for all that decides its result.
 
 A run is a tree of settings: ``kind``, ``model``, ``budget``, ``seed`` and, by kind, ``task``, ``training`` and
-``decoding`` (learn), ``efficiency``, or ``task`` and ``profile``. Grids (experiments.grid) are made of these trees.
+``decoding`` (learn), ``efficiency``, ``task``, ``training`` and ``gradients``, or ``task`` and ``profile``. Grids
+(experiments.grid) are made of these trees.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from pydantic import (
 )
 
 from experiments.data import Tokens
-from experiments.schema import EFFICIENCY, LEARN, PROFILE
+from experiments.schema import EFFICIENCY, GRADIENTS, LEARN, PROFILE
 from experiments.tasks import TASKS, Task
+from experiments.tasks.streams import Needle
 from models.config import Budget, ModelConfig
 from models.registry import MODELS
 
@@ -196,6 +198,25 @@ class Efficiency(Settings):
         return self.tokens_per_batch // (2 * length)
 
 
+class Gradients(Settings):
+    """Where the gradient of the loss is measured, before training and after it (experiments.gradients).
+
+    Attributes:
+        distances: from what decides the answer to the question, in tokens.
+        sequences: streams at each distance.
+    """
+
+    distances: tuple[int, ...] = Field(min_length=2)
+    sequences: int = Field(default=32, ge=1)
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuses what is no distance."""
+        if sorted(set(self.distances)) != list(self.distances):
+            raise ValueError("distances must rise")
+        if self.distances[0] < 1:
+            raise ValueError(f"distances begin with 1, not {self.distances[0]}")
+
+
 class Profile(Settings):
     """What a profile of training steps is made of.
 
@@ -292,6 +313,25 @@ class EfficiencyRun(_Run):
 
 
 @dataclass(frozen=True)
+class GradientsRun(_Run):
+    """How far back the loss reaches, before a training and after it."""
+
+    task: Needle
+    training: Training
+    gradients: Gradients
+
+    @property
+    def kind(self) -> str:
+        """Of the run."""
+        return GRADIENTS
+
+    @property
+    def task_label(self) -> str:
+        """Of the task."""
+        return self.task.label
+
+
+@dataclass(frozen=True)
 class ProfileRun(_Run):
     """Where the time of a training step goes, part by part."""
 
@@ -309,8 +349,13 @@ class ProfileRun(_Run):
         return self.task.label
 
 
-Run = LearnRun | EfficiencyRun | ProfileRun
-RUNS: dict[str, type[Run]] = {LEARN: LearnRun, EFFICIENCY: EfficiencyRun, PROFILE: ProfileRun}
+Run = LearnRun | EfficiencyRun | GradientsRun | ProfileRun
+RUNS: dict[str, type[Run]] = {
+    LEARN: LearnRun,
+    EFFICIENCY: EfficiencyRun,
+    GRADIENTS: GradientsRun,
+    PROFILE: ProfileRun,
+}
 RUN_KEYS: dict[str, tuple[str, ...]] = {kind: ("kind", *(f.name for f in fields(run))) for kind, run in RUNS.items()}
 
 
@@ -322,7 +367,7 @@ def run_key(run: Run, device: str) -> str:
         device: "cpu" or "cuda".
     """
     decisive = {"version": RESULT_VERSION, "device": device, **run.settings()}
-    if isinstance(run, LearnRun):
+    if isinstance(run, LearnRun | GradientsRun):
         decisive["task"] = run.task.decisive()
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -350,10 +395,25 @@ def parse_run(tree: Mapping[str, Any]) -> Run:
     if kind == PROFILE:
         return ProfileRun(model, budget, seed, task, _part(tree, "profile", Profile))
     training = _part(tree, "training", Training)
+    if kind == GRADIENTS:
+        return _gradients_run(model, budget, seed, task, training, _part(tree, "gradients", Gradients))
     decoding = _part(tree, "decoding", Decoding) if "decoding" in tree else Decoding()
     if task.given_inputs and decoding.beam_size > 1:
         raise refuse(("decoding", "beam_size"), f"the decoder of {task.label} answers given inputs; nothing is decoded")
     return LearnRun(model, budget, seed, task, training, decoding)
+
+
+def _gradients_run(
+    model: NamedModel, budget: Budget | None, seed: int, task: Task, training: Training, gradients: Gradients
+) -> GradientsRun:
+    """Refuses a task without a place for what decides at every distance, and distances that its streams have not."""
+    if not isinstance(task, Needle):
+        needed = "the task must let what decides the answer stand at any distance in streams of one length"
+        raise refuse(("task", "name"), f"{needed}; for a run of kind gradients only needle does")
+    farthest, asked = task.max_noise + 1, gradients.distances[-1]
+    if asked > farthest:
+        raise refuse(("gradients", "distances"), f"{asked}; with max_noise {task.max_noise} the farthest is {farthest}")
+    return GradientsRun(model, budget, seed, task, training, gradients)
 
 
 def validate(kind: Any, value: Any, path: Path) -> Any:

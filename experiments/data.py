@@ -90,6 +90,11 @@ class Batch:
         slices = {axis: move(values) for axis, values in self.slices.items()}
         return Batch(move(self.source), move(self.target_in), move(self.target), self.source_lengths, slices)
 
+    def select(self, rows: Tensor | slice) -> Batch:
+        """These sequences: a slice, indices, or a mask (B,)."""
+        slices = {axis: values[rows] for axis, values in self.slices.items()}
+        return Batch(self.source[rows], self.target_in[rows], self.target[rows], self.source_lengths[rows], slices)
+
     @property
     def size(self) -> int:
         """Number of sequences."""

@@ -17,11 +17,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from experiments import efficiency, profiling, schema
-from experiments.config import EfficiencyRun, LearnRun, ProfileRun, Run, run_key
+from experiments.attention_maps import attention_maps
+from experiments.config import EfficiencyRun, GradientsRun, LearnRun, ProfileRun, Run, run_key
 from experiments.data import TaskData
 from experiments.environment import environment, git_state, hardware, versions
 from experiments.evaluation import Prediction, evaluate
 from experiments.gates import integrity_gates
+from experiments.gradients import reach_of_loss
 from experiments.schema import FAILED, FINISHED, KILLED
 from experiments.state import RunState, UnreadableError
 from experiments.tasks import Task
@@ -30,6 +32,7 @@ from experiments.tracking import AlreadyOver, Elsewhere, Store, TrackedRun
 from experiments.training import Diverged, Status, train
 from models.config import Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts
+from models.interface import EncoderDecoder
 from models.matching import match, match_error
 from models.registry import build
 
@@ -61,7 +64,7 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
         ModelError: the budget cannot be met, it cannot be built, or the task's symbols do not suit the model.
         DataError: the vocabularies are those of a corpus that cannot be read.
     """
-    if isinstance(run, LearnRun | ProfileRun):
+    if isinstance(run, LearnRun | GradientsRun | ProfileRun):
         dimensions = run.task.dimensions or load_task(run.task, data_root).dimensions
     else:
         dimensions = efficiency.dimensions(run.efficiency)
@@ -209,8 +212,8 @@ def execute(
             attempt.tracked.json(environment(torch.device(place.device)), schema.ENVIRONMENT_ARTIFACT)
             sized[run], dimensions = sized_model(run, place.data_root)
             _log_size(run, sized[run], dimensions, attempt.tracked)
-            if isinstance(run, LearnRun):
-                _execute_learn(run, sized[run], place, attempt, stop, partial(watch, run))
+            if isinstance(run, LearnRun | GradientsRun):
+                _execute_training(run, sized[run], place, attempt, stop, partial(watch, run))
             elif isinstance(run, ProfileRun):
                 _execute_profile(run, sized[run], place, attempt.tracked)
         except Exception as error:
@@ -258,23 +261,24 @@ def run_name(run: Run) -> str:
     return f"{run.model.label} · {run.task_label} · seed {run.seed}"
 
 
-def _execute_learn(
-    run: LearnRun,
+def _execute_training(
+    run: LearnRun | GradientsRun,
     config: ModelConfig,
     place: Place,
     attempt: _Attempt,
     stop: Callable[[], bool],
     watch: Callable[[Status], None],
 ) -> None:
+    """Trains the model of a run and does with it, before and after, what its kind asks for."""
     device, tracked = torch.device(place.device), attempt.tracked
     data = load_task(run.task, place.data_root)
     tracked.dataset(run.task.label, data.description)
     if "train_sequences" in data.description:
         tracked.point(schema.TRAINING_SEQUENCES, int(data.description["train_sequences"]))
-    for name, signature in signatures(run.task.metrics).items():
-        tracked.tag(schema.SIGNATURE_PREFIX + name, signature)
     torch.manual_seed(run.seed)
     model = build(config, data.dimensions).to(device)
+    if isinstance(run, GradientsRun):  # a training that is resumed takes up these points, too: none is there twice
+        _log_gradients(run, model, schema.INITIAL, device, tracked)
 
     selected = train(
         model,
@@ -296,6 +300,18 @@ def _execute_learn(
     tracked.checkpoint(
         selected.weights, {"name": run.model.name, **asdict(config), **asdict(data.dimensions), **_vocabularies(data)}
     )
+    if isinstance(run, GradientsRun):
+        _log_gradients(run, model, schema.TRAINED, device, tracked)
+    else:
+        _log_test(run, model, data, device, tracked)
+    for gate, outcome in integrity_gates(model, config, data, device).items():
+        tracked.tag(schema.GATE_PREFIX + gate, outcome)
+
+
+def _log_test(run: LearnRun, model: EncoderDecoder, data: TaskData, device: torch.device, tracked: TrackedRun) -> None:
+    """Reads the test sets, once."""
+    for name, signature in signatures(run.task.metrics).items():
+        tracked.tag(schema.SIGNATURE_PREFIX + name, signature)
     for split in (schema.TEST, schema.LONGER):
         if split not in data.evaluation:
             continue
@@ -320,8 +336,17 @@ def _execute_learn(
             )
             tracked.tag(schema.PREDICTIONS_PREFIX + split, said)
         tracked.predictions(split, kept)
-    for gate, outcome in integrity_gates(model, config, data, device).items():
-        tracked.tag(schema.GATE_PREFIX + gate, outcome)
+    if maps := attention_maps(model, data, device):
+        tracked.json({"examples": maps}, schema.ATTENTION_ARTIFACT)
+
+
+def _log_gradients(
+    run: GradientsRun, model: EncoderDecoder, phase: str, device: torch.device, tracked: TrackedRun
+) -> None:
+    for distance, found in reach_of_loss(model, run.task, run.gradients, device).items():
+        tracked.point(schema.GRADIENT_NORM[phase], found.norm.value, distance)
+        tracked.point(schema.GRADIENT_OUTPUT_NORM[phase], found.output_norm.value, distance)
+        tracked.point(schema.GRADIENT_ACCURACY[phase], found.right.value, distance)
 
 
 def evenly(predictions: Sequence[Prediction], most: int) -> Sequence[Prediction]:

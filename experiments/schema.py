@@ -15,7 +15,7 @@ kinds:
 # --- tags ------------------------------------------------------------------------------------------------------------
 GRID = "grid"  # name of the grid, also the name of the MLflow experiment
 KEY = "key"  # hash of everything that decides the result (experiments.config.run_key)
-KIND = "kind"  # "learn", "efficiency" or "profile"
+KIND = "kind"  # "learn", "efficiency", "gradients" or "profile"
 TASK = "task"  # label of the task: its name and the options that differ from its defaults, "g2p(language=fre)"
 MODEL = "model"  # label of the model, likewise: "transformer", "transformer(layers=4)"
 SEED = "seed"
@@ -51,6 +51,7 @@ RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 # --- kinds of run ----------------------------------------------------------------------------------------------------
 LEARN = "learn"
 EFFICIENCY = "efficiency"
+GRADIENTS = "gradients"
 REPORT = "report"  # holds the report of its grid as artifacts; nothing is measured in it
 PROFILE = "profile"
 
@@ -166,6 +167,19 @@ STOPPED_AT = "stopped/"  # metric "stopped/<phase>"
 STOPPED_BY = "stopped."  # tag "stopped.<phase>": "memory" or "time", and what happened in words: "memory: …"
 BY_MEMORY, BY_TIME = "memory", "time"
 
+# --- metrics of a gradients run (curves by distance), before training and after it -----------------------------------
+INITIAL, TRAINED = "initial", "trained"
+# Norm of ∂loss/∂(embedded input) at the token that is so far before the loss; 0 where it has vanished in float32.
+GRADIENT_NORM = {INITIAL: "gradients/initial_norm_by_distance", TRAINED: "gradients/trained_norm_by_distance"}
+GRADIENT_OUTPUT_NORM = {  # norm of ∂loss/∂logits, where it starts, on the same streams
+    INITIAL: "gradients/initial_output_norm_by_distance",
+    TRAINED: "gradients/trained_output_norm_by_distance",
+}
+GRADIENT_ACCURACY = {  # share of right answers there, 0..1
+    INITIAL: "gradients/initial_accuracy_by_distance",
+    TRAINED: "gradients/trained_accuracy_by_distance",
+}
+
 # --- metrics of a profile (scalars): where a training step's time goes ----------------------------------------------
 PROFILE_SECONDS = "profile/seconds_of_"  # seconds a step of a part: "profile/seconds_of_attention"
 LAUNCHES = "profile/launches_per_step"  # of kernels on a CUDA device; absent elsewhere
@@ -180,6 +194,9 @@ CHECKPOINT_ARTIFACT = "checkpoint/model.pt"
 MODEL_CONFIG_ARTIFACT = "checkpoint/model.json"
 # split → a table: source, reference, prediction, correct, and a column for each axis with names (COGS's "type")
 PREDICTIONS_ARTIFACTS = {TEST: "predictions.json", LONGER: "predictions_longer.json"}
+# {"examples": [{"source": symbols, "target": symbols, "weights": a row for each of the target}]} of learning runs with
+# attention to the source: mean weights over layers and heads on a few test sequences, the same for every model.
+ATTENTION_ARTIFACT = "attention.json"
 TRACE_ARTIFACT = "profile/trace.json.gz"  # for chrome://tracing or ui.perfetto.dev
 PROFILE_ARTIFACT = "profile/parts.json"  # a table: part, milliseconds a step, share
 

@@ -107,6 +107,43 @@ def sweep_rows(
     return rows
 
 
+DISTANCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def gradient_rows(
+    halves: Mapping[str, tuple[float, float]],
+    *,
+    seeds: int = 5,
+    accuracy: Mapping[str, float] | None = None,
+    sure: float = 0.0,
+    task: str = "needle",
+    **more: Any,
+) -> Rows:
+    """Gradients runs: model → half-distance at initialisation and after training, infinite for a norm that stays.
+
+    A norm falls linearly with the logarithm of the distance, to exactly 0 in the end; every seed is a little off, by
+    factors whose mean is 1. After training the model is right in `accuracy` of all cases (1 if not stated), and the
+    norm at the logits falls as the distance to the power of minus `sure`, and the norm with it.
+    """
+    rows: Rows = []
+    for shift, (model, of_phase) in enumerate(halves.items()):
+        off = np.exp(around(0.0, seeds, 0.02, shift))
+        for seed in range(seeds):
+            points: list[Point] = []
+            for phase, half in zip((s.INITIAL, s.TRAINED), of_phase, strict=True):
+                right = 0.125 if phase == s.INITIAL else (accuracy or {}).get(model, 1.0)
+                for at in DISTANCES:
+                    left = max(0.0, 1 - 0.5 * np.log(at) / np.log(half * off[seed]))
+                    output = 0.5 if phase == s.INITIAL else 0.5 * at**-sure
+                    points += [
+                        (s.GRADIENT_NORM[phase], at, 0.2 * output * left),
+                        (s.GRADIENT_OUTPUT_NORM[phase], at, output),
+                        (s.GRADIENT_ACCURACY[phase], at, right),
+                    ]
+            rows += run_rows(s.GRADIENTS, task, model, seed, points, **more)
+    return rows
+
+
 def table(*parts: Rows) -> pd.DataFrame:
     """The table of runs."""
     return runs.tidy([row for part in parts for row in part])

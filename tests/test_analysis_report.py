@@ -27,11 +27,13 @@ from analysis import (
     tables,
     units,
 )
+from analysis.attention_maps import AttentionMap
 from experiments import schema as s
 
 PNG = b"\x89PNG\r\n\x1a\n"
-# The known grid has no variants, no task with categories, and does not say what training cost in FLOPs.
-PLOTS = [plot for plot in plots.PLOTS if plot.name not in ("components", "categories", "learning_by_flops")]
+# The known grid has no variants, gradients or categories, and does not say what training cost in FLOPs.
+NOT_DRAWN = ("components", "categories", "gradients", "learning_by_flops")
+PLOTS = [plot for plot in plots.PLOTS if plot.name not in NOT_DRAWN]
 DRAWN = ["claims", *(plot.name for plot in PLOTS)]
 
 
@@ -499,6 +501,27 @@ def test_the_interval_of_a_crossover_is_drawn() -> None:
     turn = found.dropna(subset="estimate").iloc[0]
     bars = [np.asarray(line.get_xdata()).tolist() for line in step.lines if line.get_color() == drawing.INK]
     assert [turn["low"], turn["high"]] in [pytest.approx(bar) for bar in bars if len(bar) == 2]
+
+
+def test_maps_of_attention_are_a_figure_of_the_report(known: pd.DataFrame, tmp_path: Path) -> None:
+    """With its numbers as CSV and the runs behind it; the page still loads nothing."""
+    run_ids = {
+        model: known.loc[known["model"] == model, "run_id"].iloc[0] for model in ("lstm_attention", "transformer")
+    }
+    weights = np.array([[0.9, 0.1], [0.25, 0.75]])
+    maps = [
+        AttentionMap(truth.GRID, truth.G2P, model, 0, run_id, 0, ("o", "n"), ("ɔ̃", "<eos>"), weights)
+        for model, run_id in run_ids.items()
+    ]
+    page = Page()
+    written = report.write(known, tmp_path, title="t", command="c", maps=maps)
+    page.feed(written.read_text(encoding="utf-8"))
+    assert "attention" in page.ids
+    assert page.loaded == []
+    numbers = pd.read_csv(tmp_path / "figures" / "attention.csv")
+    assert set(numbers["run_id"]) == set(run_ids.values())
+    assert numbers["weight"].tolist() == 2 * [0.9, 0.1, 0.25, 0.75]
+    assert "](figures/attention.png)" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_nothing_to_draw_is_no_figure(known: pd.DataFrame) -> None:

@@ -1,8 +1,8 @@
 """The claim ledger: what people say of LSTMs and Transformers, the criteria that decide it, and what the runs decide.
 
 A claim, its criterion in words and the function that is that criterion stand together in the file of its family:
-`processing` (1.*), `dependencies` (2.*), `attention` (3.*), `efficiency` and `data` (4.*), `components` (5.*); family
-6, agreement with the published record, is `analysis.published`. All are ruled by `rules`.
+`processing` (1.*), `dependencies` and `gradients` (2.*), `attention` (3.*), `efficiency` and `data` (4.*), `components`
+(5.*); family 6, agreement with the published record, is `analysis.published`. All are ruled by `rules`.
 """
 
 from analysis.claims.base import ATTENTION, LSTM, TRANSFORMER, Claim, Finding

@@ -94,11 +94,6 @@ class Claim:
         return self.id.partition(".")[0]
 
 
-def nothing(_: pd.DataFrame) -> NotDecided:
-    """For a claim that no kind of run speaks to yet."""
-    return NotDecided()
-
-
 def missing(interval: Interval) -> bool:
     """Whether there is not even an estimate."""
     return math.isnan(interval.estimate)

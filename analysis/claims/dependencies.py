@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics, units
-from analysis.claims.base import LSTM, POINTS, TRANSFORMER, Claim, Decision, Finding, NotDecided, nothing
+from analysis.claims.base import LSTM, POINTS, TRANSFORMER, Claim, Decision, Finding, NotDecided
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
     LEAST_SEEDS,
@@ -251,14 +251,5 @@ CLAIMS = (
         POINTS,
         decide_length,
         out_of_range,
-    ),
-    Claim(
-        "2.4",
-        "the LSTM's gradient vanishes with distance",
-        "how gradients fade with distance",
-        "half-distance of the gradient norm, Transformer / LSTM, > 2",
-        "ratio < 1.1",
-        POINTS,
-        nothing,
     ),
 )

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import units
-from analysis.claims import attention, components, data, dependencies, efficiency, processing
+from analysis.claims import attention, components, data, dependencies, efficiency, gradients, processing
 from analysis.claims.base import Claim, Decision, Finding, NotDecided
 from analysis.claims.rules import Ruling, Verdict, after_holm
 from analysis.evidence import admitted, gated_out
@@ -21,6 +21,7 @@ from analysis.tables import Table
 CLAIMS: tuple[Claim, ...] = (
     *processing.CLAIMS,
     *dependencies.CLAIMS,
+    *gradients.CLAIMS,
     *attention.CLAIMS,
     *efficiency.CLAIMS,
     *data.CLAIMS,

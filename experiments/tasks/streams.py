@@ -64,7 +64,11 @@ class StreamTask(SyntheticTask):
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Batch:
         """What `stream` draws."""
-        tokens, answers = self.stream(count, size, generator)
+        return self._batch(self.stream(count, size, generator))
+
+    def _batch(self, stream: Stream) -> Batch:
+        """The stream on both sides, and what is asked."""
+        tokens, answers = stream
         source = FIRST + tokens
         target = torch.full_like(source, PAD)
         target[:, -answers.shape[1] :] = FIRST + answers
@@ -235,7 +239,16 @@ class Needle(NoiseTask):
     def stream(self, count: int, size: int, generator: torch.Generator) -> Stream:
         """Independent uniform symbols, the mark at a uniform place before one of them."""
         letters = torch.randint(self.alphabet, (count, size + 1), generator=generator)
-        mark = torch.randint(size + 1, (count, 1), generator=generator)
+        return self._marked(letters, torch.randint(size + 1, (count, 1), generator=generator))
+
+    def at_distance(self, count: int, distance: int, generator: torch.Generator) -> Batch:
+        """`count` of the longest streams of training, what is marked so far from the question: 1 to `max_noise` + 1."""
+        letters = torch.randint(self.alphabet, (count, self.max_noise + 1), generator=generator)
+        return self._batch(self._marked(letters, torch.full((count, 1), self.max_noise + 1 - distance)))
+
+    def _marked(self, letters: Tensor, mark: Tensor) -> Stream:
+        """Letters (B, N) with the mark before one of them, at (B, 1), and the question behind."""
+        count, size = letters.shape[0], letters.shape[1] - 1
         position = torch.arange(size + 2)
         tokens = letters.gather(1, (position - (position > mark).long()).clamp(max=size))
         tokens = tokens.masked_fill(position == mark, self.alphabet)

@@ -145,8 +145,8 @@ class SyntheticTask(Task):
             if left is None or left.size < batch_size:
                 fresh = self._draw_ahead(batch_size, size, generator)
                 left = fresh if left is None else _join(left, fresh)
-            yield trimmed(_select(left, slice(batch_size))).to(device)
-            drawn[size] = _select(left, slice(batch_size, None))
+            yield trimmed(left.select(slice(batch_size))).to(device)
+            drawn[size] = left.select(slice(batch_size, None))
 
     def _draw_ahead(self, batch_size: int, size: int, generator: torch.Generator) -> Batch:
         """A few batches of training."""
@@ -168,7 +168,7 @@ class SyntheticTask(Task):
             batch = trimmed(self._draw_from(split, SEQUENCES[split], size, generator))
             batch = replace(batch, slices=self.slices(batch, size))
             together = max(1, EVALUATED_TOKENS * batch.size // batch.tokens)
-            batches += [_select(batch, slice(i, i + together)) for i in range(0, batch.size, together)]
+            batches += [batch.select(slice(i, i + together)) for i in range(0, batch.size, together)]
         return batches
 
     def _draw_from(self, split: str, count: int, size: int, generator: torch.Generator) -> Batch:
@@ -179,8 +179,8 @@ class SyntheticTask(Task):
         found = self.draw(0, size, generator)
         while found.size < count:
             drawn = self.draw(int((count - found.size) / share * 1.1) + 8, size, generator)
-            found = _join(found, _select(drawn, split_of(drawn.source) == (TRAIN, VALIDATION, TEST).index(split)))
-        return _select(found, slice(count))
+            found = _join(found, drawn.select(split_of(drawn.source) == (TRAIN, VALIDATION, TEST).index(split)))
+        return found.select(slice(count))
 
     def _shared_out(self, size: int) -> bool:
         return self.space(size) >= SMALLEST_SHARED_SPACE
@@ -234,11 +234,6 @@ def spread(sizes: Sequence[int], *, geometric: bool = False) -> list[int]:
         wanted = [sizes[0] * (sizes[-1] / sizes[0]) ** part for part in parts]
         return sorted({min(sizes, key=lambda size: abs(size - one)) for one in wanted})
     return [sizes[round(part * last)] for part in parts]
-
-
-def _select(batch: Batch, rows: Tensor | slice) -> Batch:
-    slices = {axis: values[rows] for axis, values in batch.slices.items()}
-    return Batch(batch.source[rows], batch.target_in[rows], batch.target[rows], batch.source_lengths[rows], slices)
 
 
 def _join(a: Batch, b: Batch) -> Batch:
