@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from experiments.data import Tokens
-from experiments.schema import EFFICIENCY, LEARN, PROFILE
+from experiments.schema import EFFICIENCY, FINAL, LEARN, PROFILE
 from experiments.tasks import TASKS, Task
 from models.config import Budget, ModelConfig
 from models.registry import MODELS
@@ -214,17 +214,41 @@ class Profile(Settings):
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model of the registry, possibly with other settings than it has there."""
+    """A model of the registry, possibly with other settings than it has there; `tuned` names those that tuning sets."""
 
     name: str
     config: ModelConfig
+    tuned: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """The name, and the settings that differ from the registry's: ``transformer(layers=4)``."""
+        """The name, and the settings that differ from the registry's: ``transformer(layers=4)``.
+
+        What tuning sets is no part of it: a model is the same in all its trials and in the final phase.
+        """
         registered = asdict(MODELS[self.name])
-        options = [f"{k}={v}" for k, v in asdict(self.config).items() if v != registered[k]]
+        options = [f"{k}={v}" for k, v in asdict(self.config).items() if v != registered[k] and k not in self.tuned]
         return f"{self.name}({', '.join(options)})" if options else self.name
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a run owes to the tuning of its model (experiments.tuning).
+
+    Attributes:
+        phase: "tuning" of a trial, "final" of a run that has the settings of the chosen one.
+        trial: its number, from 1.
+        settings: of training and model, what was drawn for it: ``(("learning_rate", 0.003),)``.
+    """
+
+    phase: str
+    trial: int
+    settings: tuple[tuple[str, Any], ...]
+
+    @property
+    def words(self) -> str:
+        """``"learning_rate=0.003, dropout=0.1"``."""
+        return ", ".join(f"{name}={value}" for name, value in self.settings)
 
 
 @dataclass(frozen=True)
@@ -244,6 +268,8 @@ class _Run:
                 tree[field.name] = {"name": value.name, **asdict(value.config)}
             elif isinstance(value, Budget):
                 tree[field.name] = {name: amount for name, amount in asdict(value).items() if amount is not None}
+            elif isinstance(value, Tuned):
+                tree[field.name] = {"phase": value.phase, "trial": value.trial}  # the rest stands where it is used
             elif value is not None:
                 tree[field.name] = value
         return tree
@@ -251,6 +277,11 @@ class _Run:
     @property
     def kind(self) -> str:
         raise NotImplementedError
+
+    @property
+    def phase(self) -> str:
+        """Of its grid: "tuning" or "final"."""
+        return FINAL
 
 
 @dataclass(frozen=True)
@@ -260,11 +291,17 @@ class LearnRun(_Run):
     task: Task
     training: Training
     decoding: Decoding = dataclasses.field(default_factory=Decoding)
+    tuned: Tuned | None = None
 
     @property
     def kind(self) -> str:
         """Of the run."""
         return LEARN
+
+    @property
+    def phase(self) -> str:
+        """Of its grid: "tuning" or "final"."""
+        return FINAL if self.tuned is None else self.tuned.phase
 
     @property
     def task_label(self) -> str:
@@ -311,7 +348,9 @@ class ProfileRun(_Run):
 
 Run = LearnRun | EfficiencyRun | ProfileRun
 RUNS: dict[str, type[Run]] = {LEARN: LearnRun, EFFICIENCY: EfficiencyRun, PROFILE: ProfileRun}
-RUN_KEYS: dict[str, tuple[str, ...]] = {kind: ("kind", *(f.name for f in fields(run))) for kind, run in RUNS.items()}
+RUN_KEYS: dict[str, tuple[str, ...]] = {  # what a grid states of a run
+    kind: ("kind", *(field.name for field in fields(run) if field.name != "tuned")) for kind, run in RUNS.items()
+}
 
 
 def run_key(run: Run, device: str) -> str:
@@ -341,9 +380,7 @@ def parse_run(tree: Mapping[str, Any]) -> Run:
     budget = _part(tree, "budget", Budget) if "budget" in tree else None
     if (budget is None) == (model.config.hidden_size is None):
         raise refuse(("budget",), "state either a budget or the model's widths (hidden_size, …), not both")
-    seed = validate(int, tree["seed"], ("seed",)) if "seed" in tree else None
-    if seed is None or seed < 0:
-        raise refuse(("seed",), "a whole number from 0 on is needed")
+    seed = parse_seed(tree)
     if kind == EFFICIENCY:
         return EfficiencyRun(model, budget, seed, _part(tree, "efficiency", Efficiency))
     task = parse_task(tree)
@@ -354,6 +391,18 @@ def parse_run(tree: Mapping[str, Any]) -> Run:
     if task.given_inputs and decoding.beam_size > 1:
         raise refuse(("decoding", "beam_size"), f"the decoder of {task.label} answers given inputs; nothing is decoded")
     return LearnRun(model, budget, seed, task, training, decoding)
+
+
+def parse_seed(tree: Mapping[str, Any]) -> int:
+    """The seed that ``tree["seed"]`` states.
+
+    Raises:
+        SettingsError: it is missing, or no seed.
+    """
+    seed = validate(int, tree["seed"], ("seed",)) if "seed" in tree else None
+    if seed is None or seed < 0:
+        raise refuse(("seed",), "a whole number from 0 on is needed")
+    return seed
 
 
 def validate(kind: Any, value: Any, path: Path) -> Any:

@@ -19,6 +19,9 @@ KIND = "kind"  # "learn", "efficiency" or "profile"
 TASK = "task"  # label of the task: its name and the options that differ from its defaults, "g2p(language=fre)"
 MODEL = "model"  # label of the model, likewise: "transformer", "transformer(layers=4)"
 SEED = "seed"
+PHASE = "phase"  # "tuning" or "final"; a run without it is of the final phase
+TRIAL = "trial"  # number, from 1, of a trial or of the one that was chosen; absent where nothing is tuned
+TUNED = "tuned"  # what that trial sets, in words: "learning_rate=0.003, dropout=0.1"
 DEVICE = "device"  # "cpu" or "cuda"
 HARDWARE = "hardware"  # the processor or GPU in words
 REASON = "reason"  # why a FAILED run failed
@@ -52,6 +55,10 @@ LEARN = "learn"
 EFFICIENCY = "efficiency"
 REPORT = "report"  # holds the report of its grid as artifacts; nothing is measured in it
 PROFILE = "profile"
+
+# --- phases of a grid ------------------------------------------------------------------------------------------------
+TUNING = "tuning"  # a trial: what it shows chooses settings, and enters no comparison
+FINAL = "final"  # everything else
 
 # --- what a task measures: three kinds of long dependency, kept apart -------------------------------------------------
 DISTANCE = "distance"  # between what is needed and where it is needed, in the range of training
@@ -109,6 +116,7 @@ TRAIN_SECONDS = "train/seconds"  # spent in training so far, evaluation left out
 TRAIN_FLOPS = "train/flops"  # analytic, spent so far; logged with every evaluation
 SOLVED_STEP = "solved/step"  # scalar: the step that ended a training early, its task solved; absent otherwise
 SELECTED_STEP = "selected/step"  # scalar: the step of the checkpoint that validation selected
+SELECTED_SCORE = "selected/score"  # scalar: the headline of that checkpoint on validation; chooses among trials
 
 # --- metrics of an efficiency run ------------------------------------------------------------------------------------
 # Curves by sequence length (source = target = length) or, where the name says so, by position of the target. The runs
