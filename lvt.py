@@ -243,6 +243,7 @@ def claims(
     """Print the ledger: every claim with its verdict, effect, interval, and what it hangs on."""
     import json
 
+    from analysis import tuning
     from analysis.claims import as_record, as_table, folklore, ledger
 
     runs, _ = _runs(grids, tracking_uri, results)
@@ -256,6 +257,9 @@ def claims(
     console.print()
     for answer in folklore(runs, entries):
         console.print(f"{answer.row.name}: {answer.sentence}", markup=False, highlight=False)
+    console.print()
+    for sentence in tuning.sentences(runs):
+        console.print(sentence, markup=False, highlight=False)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import ablations, claims, figures, overview
+from analysis import ablations, claims, figures, overview, tuning
 from analysis.evidence import contests
 from analysis.runs import results
 from analysis.variants import side_by_side
@@ -89,6 +89,15 @@ COMPONENTS = Plot(
     figures.components,
     ablations.effects,
 )
+TUNING = Plot(
+    "tuning",
+    "What tuning would have found with fewer trials",
+    "Expected best score on validation of so many of a model's trials, over all choices of that many; the last point is"
+    " the best of all. A line that still rises says that more trials would find better settings. A trial that failed"
+    " counts as the worst of its model.",
+    tuning.curves,
+    tuning.expected,
+)
 PLOTS: Sequence[Plot] = (
     Plot(
         "tasks",
@@ -145,4 +154,5 @@ PLOTS: Sequence[Plot] = (
         _costs,
     ),
     COMPONENTS,
+    TUNING,
 )

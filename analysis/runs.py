@@ -31,6 +31,9 @@ _DTYPES = {
     "task": "str",
     "model": "str",
     "seed": "Int64",
+    "phase": "str",
+    "trial": "Int64",
+    "tuned": "str",
     "device": "str",
     "hardware": "str",
     "git_commit": "str",
@@ -167,6 +170,9 @@ def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]
         "task": tags.get(schema.TASK, ""),  # an efficiency run may have none
         "model": _tag(run, schema.MODEL),
         "seed": int(_tag(run, schema.SEED)),
+        "phase": tags.get(schema.PHASE, schema.FINAL),
+        "trial": int(tags[schema.TRIAL]) if schema.TRIAL in tags else None,
+        "tuned": tags.get(schema.TUNED, ""),
         "device": tags.get(schema.DEVICE, ""),  # known only once the run has found its device
         "hardware": tags.get(schema.HARDWARE, ""),
         "git_commit": tags.get(schema.GIT_COMMIT, ""),
@@ -226,7 +232,7 @@ def read(file: str | os.PathLike[str]) -> pd.DataFrame:
             path,
             dtype=dict.fromkeys(text, "str"),
             keep_default_na=False,
-            na_values={"metric": [""]} | {name: [""] for name in ("seed", "chance", "memoryless_loss", "at", "value")},
+            na_values={name: [""] for name, dtype in _DTYPES.items() if dtype != "str" or name == "metric"},
         )
         return table.assign(start_time=pd.to_datetime(table["start_time"], utc=True)).astype(_DTYPES)
     raise StoreReadError(f"{path}: a table is read from .parquet or .csv")
@@ -237,19 +243,26 @@ def each(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.drop_duplicates("run_id")[list(RUN_COLUMNS)].reset_index(drop=True)
 
 
+def final(runs: pd.DataFrame) -> pd.DataFrame:
+    """What may be compared: all but the trials of tuning, which only choose settings."""
+    return runs[runs["phase"] != schema.TUNING]
+
+
 def results(runs: pd.DataFrame) -> pd.DataFrame:
-    """The rows that may stand in a table: measured values of FINISHED runs.
+    """The rows that may stand in a table: measured values of FINISHED runs, without the trials of tuning.
 
     Of several runs with the same labels and seed (the grid was run again with other settings) the newest is kept,
     because they are no further seeds of one configuration; `superseded` names the others. Efficiency runs on different
     hardware are different measurements.
     """
+    runs = final(runs)
     finished = runs[(runs["status"] == schema.FINISHED) & runs["value"].notna()]
     return finished[~finished["run_id"].isin(superseded(runs)["run_id"])].reset_index(drop=True)
 
 
 def superseded(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a FINISHED run that a newer one with the same labels and seed (and hardware) stands in for."""
+    runs = final(runs)
     finished = each(runs[runs["status"] == schema.FINISHED]).sort_values("start_time", kind="stable")
     place = finished["hardware"].where(finished["kind"] == schema.EFFICIENCY, "")
     repeated = finished.assign(place=place).duplicated([*LABELS, "seed", "place"], keep="last")

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -238,17 +238,12 @@ class Tuned:
     Attributes:
         phase: "tuning" of a trial, "final" of a run that has the settings of the chosen one.
         trial: its number, from 1.
-        settings: of training and model, what was drawn for it: ``(("learning_rate", 0.003),)``.
+        words: what was drawn for it, ``"learning_rate=0.003, dropout=0.1"``.
     """
 
     phase: str
     trial: int
-    settings: tuple[tuple[str, Any], ...]
-
-    @property
-    def words(self) -> str:
-        """``"learning_rate=0.003, dropout=0.1"``."""
-        return ", ".join(f"{name}={value}" for name, value in self.settings)
+    words: str
 
 
 @dataclass(frozen=True)
@@ -443,11 +438,11 @@ def dotted(path: Path) -> str:
 
 
 def _problem(kind: Any, path: Path, details: dict[str, Any]) -> Problem:
-    path = path + tuple(details["loc"])
-    found = details["input"]
+    inside = tuple(details["loc"])
+    path, found = path + inside, details["input"]
     match details["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
-            return Problem(path, "unknown key" + suggestion(path[-1], _keys(kind)))
+            return Problem(path, "unknown key" + suggestion(path[-1], _keys(_kind_at(kind, inside[:-1]))))
         case "missing":
             return Problem(path, "is missing")
         case "literal_error":
@@ -458,6 +453,13 @@ def _problem(kind: Any, path: Path, details: dict[str, Any]) -> Problem:
         case _:
             message = details["msg"].removeprefix("Input should be ")
             return Problem(path, f"found {found!r}; it should be {message}")
+
+
+def _kind_at(kind: Any, path: Path) -> Any:
+    """What stands at a path in a `kind`: the type of a field, or of a table's values."""
+    for key in path:
+        kind = get_args(kind)[1] if get_origin(kind) is dict else kind.model_fields[key].annotation
+    return kind
 
 
 def _keys(kind: Any) -> list[str]:

@@ -54,7 +54,7 @@ from experiments.config import (
     validate,
 )
 from experiments.schema import LEARN
-from experiments.tuning import Setting, Tuning, as_trial, parse_tune
+from experiments.tuning import Setting, Tuning, as_trial, in_words, parse_tune
 from experiments.yamls import parse_yaml
 from models.registry import MODELS
 
@@ -273,20 +273,21 @@ def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run
 
 
 def _trials(tree: dict[str, Any], tune: Any, origins: Origins, most: int) -> tuple[LearnRun, ...]:
-    """The trials of a model on a task; `tree` lacks a seed."""
+    """The trials of a model on a task, `most` at most; `tree` lacks a seed."""
     name = _model_name(tree)
     with _located(origins):
         checked = parse_tune(tune)
         if checked.trials > most:
             raise refuse(("tune", "trials"), f"more than {RUNS:,} runs, which is what a grid may have")
-        trials = []
-        for number, setting in enumerate(checked.drawn(name), start=1):
-            whole = _with_setting(tree | {"seed": checked.seed}, setting, ("tune", "ranges", name))
-            drawn = {path: _locate(("tune", "ranges", name, *path), origins) for path in setting}
-            with _located(origins | drawn):
-                run = parse_run(_resolve_tables(whole))
-            assert isinstance(run, LearnRun)
-            trials.append(as_trial(run, number, setting))
+        settings = checked.drawn(name)
+        trees = [_with_setting(tree, setting, ("tune", "ranges", name)) for setting in settings]
+    trials = []
+    for number, (setting, whole) in enumerate(zip(settings, trees, strict=True), start=1):
+        drawn = {path: _locate(("tune", "ranges", name, *path), origins) for path in setting}
+        with _located(origins | drawn, f" (trial {number}, {in_words(setting)})"):
+            run = parse_run(_resolve_tables(whole | {"seed": checked.seed}))
+        assert isinstance(run, LearnRun)
+        trials.append(as_trial(run, number, setting))
     return tuple(trials)
 
 
@@ -326,12 +327,16 @@ def _check_alike(asked: config.Path, runs: Iterable[Run], tunings: Iterable[Tuni
 
 
 @contextmanager
-def _located(origins: Origins) -> Iterator[None]:
-    """Problems with a run's settings become problems of the grid, where it states them."""
+def _located(origins: Origins, note: str = "") -> Iterator[None]:
+    """Problems with a run's settings become problems of the grid, where it states them.
+
+    To what is wrong with a model or a training as a whole `note` adds what its settings do not say.
+    """
     try:
         yield
     except SettingsError as error:
-        raise SettingsError([Problem(_locate(p.path, origins), p.message) for p in error.problems]) from None
+        found = [(p.path, p.message + (note if len(p.path) == 1 else "")) for p in error.problems]
+        raise SettingsError([Problem(_locate(path, origins), message) for path, message in found]) from None
 
 
 def _locate(path: config.Path, origins: Origins) -> config.Path:

@@ -45,7 +45,7 @@ class Range(Settings):
         log_uniform: between two positive numbers, every factor as likely as another.
     """
 
-    choices: list[Any] | None = Field(default=None, min_length=1)
+    choices: list[Any] | None = Field(default=None, min_length=1, max_length=1000)
     uniform: tuple[float, float] | None = None
     log_uniform: tuple[float, float] | None = None
 
@@ -185,6 +185,10 @@ class Choice:
 
 def as_trial(run: LearnRun, number: int, setting: Setting) -> LearnRun:
     """A run that has the settings drawn for the trial of that number, marked as such."""
-    settings = tuple((name, value) for (_, name), value in setting.items())
     options = tuple(name for half, name in setting if half == "model")
-    return replace(run, model=replace(run.model, tuned=options), tuned=Tuned(TUNING, number, settings))
+    return replace(run, model=replace(run.model, tuned=options), tuned=Tuned(TUNING, number, in_words(setting)))
+
+
+def in_words(setting: Setting) -> str:
+    """``"learning_rate=0.003, dropout=0.1"``."""
+    return ", ".join(f"{name}={value}" for (_, name), value in setting.items())
