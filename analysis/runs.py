@@ -55,6 +55,7 @@ _DTYPES = {
     "value": "float64",
 }
 COLUMNS = tuple(_DTYPES)
+_BEFORE_TUNING = {"phase": schema.FINAL, "trial": None, "tuned": ""}  # in tables that were written without it
 RUN_COLUMNS = COLUMNS[: COLUMNS.index("metric")]  # one value a run
 LABELS = ("grid", "kind", "task", "model")  # what stands for a configuration in tables and figures
 
@@ -224,7 +225,7 @@ def read(file: str | os.PathLike[str]) -> pd.DataFrame:
     """Reads a table that `write` wrote."""
     path = Path(file)
     if path.suffix == ".parquet":
-        return pd.read_parquet(path).astype(_DTYPES)
+        return _typed(pd.read_parquet(path))
     if path.suffix == ".csv":
         text = [name for name, dtype in _DTYPES.items() if dtype == "str"]
         # An empty text is a text; only the metric of a run that logged nothing is missing.
@@ -234,8 +235,13 @@ def read(file: str | os.PathLike[str]) -> pd.DataFrame:
             keep_default_na=False,
             na_values={name: [""] for name, dtype in _DTYPES.items() if dtype != "str" or name == "metric"},
         )
-        return table.assign(start_time=pd.to_datetime(table["start_time"], utc=True)).astype(_DTYPES)
+        return _typed(table.assign(start_time=pd.to_datetime(table["start_time"], utc=True)))
     raise StoreReadError(f"{path}: a table is read from .parquet or .csv")
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    missing = {name: value for name, value in _BEFORE_TUNING.items() if name not in table}
+    return table.assign(**missing)[list(COLUMNS)].astype(_DTYPES)
 
 
 def each(runs: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_runs import Rows, run_rows, table, task_rows
 
-from analysis import ablations, claims, growth, plots, published, reach, report, runs, tables, tuning
+from analysis import ablations, claims, growth, plots, published, reach, report, runs, sources, tables, tuning
 from analysis.evidence import gated_out
 from analysis.recommend import Need, recommend
 from analysis.statistics import expected_maximum
@@ -115,6 +116,23 @@ def test_the_facts_of_a_report_tell_trials_from_runs() -> None:
     facts = report.facts(table(*trials(), *finals(lstm=3, transformer=3)))
     assert (facts["runs"], facts["tuning"], facts["seeds"]) == ("4 finished", "8 trials", "0, 1")
     assert "tuning" not in report.facts(table(*finals(lstm=3)))
+
+
+def test_tables_without_phases_hold_no_trials(compared: pd.DataFrame, tmp_path: Path) -> None:
+    """They were written before there was tuning."""
+    for file in (tmp_path / "old.parquet", tmp_path / "old.csv"):
+        runs.write(compared.drop(columns=["phase", "trial", "tuned"]), file)
+        read = runs.read(file)
+        assert list(read.columns) == list(runs.COLUMNS)
+        assert len(runs.results(read)) == len(compared)
+        assert tuning.trials(read).empty
+
+
+def test_exported_tables_hold_all_trials(tmp_path: Path) -> None:
+    """Those that failed as well: they count."""
+    known = table(*trials(), *finals(lstm=3, transformer=3))
+    sources.export(known, tmp_path, lambda grid: f"lvt run {grid}")
+    pd.testing.assert_frame_equal(tuning.choices(sources.read_results(tmp_path)), tuning.choices(known))
 
 
 # --- what is said of trials ------------------------------------------------------------------------------------------
