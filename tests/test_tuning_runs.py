@@ -87,6 +87,7 @@ def test_a_grid_is_tuned_interrupted_and_finished(tmp_path: Path, monkeypatch: p
     assert "final phase" not in interrupted.stdout
     first = [run for run in stored(uri) if run.info.status == "FINISHED"]
     assert [run.data.tags[s.TRIAL] for run in first] == ["1"]
+    assert {row["state"] for row in planned(*arguments) if row["phase"] == "final"} == {"settings to be chosen"}
 
     result = lvt("run", *arguments, "--workers", "1")
     assert result.exit_code == 0, result.stdout
