@@ -209,6 +209,24 @@ def test_the_figure_has_a_panel_a_task_and_a_line_a_model() -> None:
     assert {line.get_color() for line in lines["reverse"]} == {s.MODEL_COLORS[model] for model in SCORES}
 
 
+def test_a_report_says_what_tuning_chose(tmp_path: Path) -> None:
+    known = table(*trials(), *finals(lstm=3, transformer=3))
+    page = report.write(known, tmp_path, title="Tuned", command="lvt report tuned").read_text(encoding="utf-8")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for found in (page, text):
+        assert "Grid grid: every model was tuned with 4 trials on each task." in found
+        assert "token accuracy 95.0" in found
+        assert plots.TUNING.caption in found.replace("&#39;", "'")
+    assert 'href="#tuning"' in page
+    assert "## Tuning" in text
+    assert (tmp_path / "figures" / "tuning.png").exists()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "figures" / "tuning.csv"), tuning.expected(known))
+    assert pd.read_csv(tmp_path / "trials.csv")["score"].isna().sum() == 1
+    plain = report.write(table(*finals(lstm=3)), tmp_path, title="", command="").read_text(encoding="utf-8")
+    assert 'id="tuning"' not in plain
+    assert "Grid grid: no model was tuned" in plain
+
+
 # --- the statistic ---------------------------------------------------------------------------------------------------
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=7))
 def test_the_expected_maximum_is_the_mean_over_all_choices(values: list[float]) -> None:
