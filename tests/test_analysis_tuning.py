@@ -222,7 +222,9 @@ def test_a_report_says_what_tuning_chose(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "tuning.png").exists()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "figures" / "tuning.csv"), tuning.expected(known))
     assert pd.read_csv(tmp_path / "trials.csv")["score"].isna().sum() == 1
-    plain = report.write(table(*finals(lstm=3)), tmp_path, title="", command="").read_text(encoding="utf-8")
+    plain = report.write(table(task_rows("reverse", {"lstm": (0.8, 0.9)})), tmp_path, title="", command="").read_text(
+        encoding="utf-8"
+    )
     assert 'id="tuning"' not in plain
     assert "Grid grid: no model was tuned" in plain
 
