@@ -57,9 +57,10 @@ def choices(runs: pd.DataFrame) -> pd.DataFrame:
 
 def choices_table(found: pd.DataFrame) -> Table:
     """The frame of `choices` as a table, grid left out where there is one only."""
+    quantities = map(units.of, found["metric"])
     scores = [
-        units.MISSING if pd.isna(score) else f"{units.of(metric).name} {units.of(metric).number(score)}"
-        for metric, score in zip(found["metric"], found["score"], strict=True)
+        units.MISSING if pd.isna(score) else f"{of.name} {of.number(score)} {of.unit}".rstrip()
+        for of, score in zip(quantities, found["score"], strict=True)
     ]
     several_grids = len(found["grid"].unique()) > 1
     labels = [*(["grid"] if several_grids else []), "task", "model"]

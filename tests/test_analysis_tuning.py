@@ -148,8 +148,8 @@ def test_trials_and_what_was_chosen_of_them() -> None:
         "transformer": {"trials": 4, "failed": 0, "chosen": 3, "score": 0.95, "settings": "rate=3"},
     }
     assert tuning.choices_table(tuning.choices(known)).rows == (
-        ("reverse", "LSTM", "4", "1", "3", "token accuracy 70.0", "rate=3"),
-        ("reverse", "Transformer", "4", "0", "3", "token accuracy 95.0", "rate=3"),
+        ("reverse", "LSTM", "4", "1", "3", "token accuracy 70.0 %", "rate=3"),
+        ("reverse", "Transformer", "4", "0", "3", "token accuracy 95.0 %", "rate=3"),
     )
 
 
@@ -215,7 +215,7 @@ def test_a_report_says_what_tuning_chose(tmp_path: Path) -> None:
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     for found in (page, text):
         assert "Grid grid: every model was tuned with 4 trials on each task." in found
-        assert "token accuracy 95.0" in found
+        assert "token accuracy 95.0 %" in found
         assert plots.TUNING.caption in found.replace("&#39;", "'")
     assert 'href="#tuning"' in page
     assert "## Tuning" in text
