@@ -85,7 +85,7 @@ def tuned(compared: pd.DataFrame) -> pd.DataFrame:
         value=0.0,
         start_time=learnt["start_time"] + pd.Timedelta(days=1),
     )
-    return pd.concat([compared, tried], ignore_index=True)
+    return pd.concat([compared, tried], ignore_index=True).astype(compared.dtypes.to_dict())
 
 
 @pytest.mark.parametrize("name", COMPARED)
@@ -156,7 +156,7 @@ def test_trials_and_what_was_chosen_of_them() -> None:
 def test_where_nothing_is_chosen_yet_nothing_is_said_to_be() -> None:
     found = tuning.choices_table(tuning.choices(table(*trials())))
     assert found.rows[0] == ("reverse", "LSTM", "4", "1", "–", "–", "–")
-    nothing = table(*task_rows("reverse", {"lstm": (0.8, 0.9)}), [])
+    nothing = table(task_rows("reverse", {"lstm": (0.8, 0.9)}))
     assert tuning.choices_table(tuning.choices(nothing)).rows == ()
     assert tuning.curves(nothing) is None
 
@@ -204,8 +204,7 @@ def test_the_figure_has_a_panel_a_task_and_a_line_a_model() -> None:
     lines = {ax.get_title(loc="left"): ax.get_lines() for ax in figure.axes}
     assert [len(line) for line in lines.values()] == [1, 2]
     (copy,) = lines["copy"]
-    assert list(copy.get_xdata()) == [1, 2, 3]
-    assert list(copy.get_ydata()) == pytest.approx([20, 80 / 3, 30])
+    assert copy.get_xydata().tolist() == [[1, pytest.approx(20)], [2, pytest.approx(80 / 3)], [3, pytest.approx(30)]]
     assert {line.get_color() for line in lines["reverse"]} == {s.MODEL_COLORS[model] for model in SCORES}
 
 

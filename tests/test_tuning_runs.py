@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from analysis import runs, tuning
 from experiments import schema as s
@@ -54,6 +53,7 @@ def planned(*arguments: str) -> list[dict[str, Any]]:
 def stored(uri: str) -> list[StoredRun]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("g")
+    assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
 
 
