@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     from rich.console import Console
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from experiments.config import LearnRun, Run
     from experiments.grid import Grid
     from experiments.tracking import Past, Store
+    from experiments.tuning import Choice
     from models.config import Budget, Dimensions, ModelConfig
 
 USAGE = 2  # exit code for bad usage and bad grids; 1 is for runs that failed
@@ -88,13 +89,17 @@ def run(
         float, typer.Option(min=0, metavar="SECONDS", help="How often a training is kept, to go on from there.")
     ] = 30,
 ) -> None:
-    """Execute the runs of a grid: finished ones are skipped, interrupted ones go on where they were."""
+    """Execute the runs of a grid: finished ones are skipped, interrupted ones go on where they were.
+
+    Where models are tuned the trials come first, then the final runs with the settings that validation chose.
+    """
     import time
 
     from experiments.config import run_key
     from experiments.execution import Limits, Stopped, execute_grid
     from experiments.progress import Progress
     from experiments.run import Place, run_name
+    from experiments.schema import TUNING
     from experiments.tracking import StoreError, open_store, past_runs, send_left
 
     console = _console()
@@ -109,27 +114,43 @@ def run(
     except StoreError as error:
         _stop(str(error), code=1)
     skipped, failed_before = past.finished, {} if retry_failed else past.failed
-    keys = {one: run_key(one, chosen) for one in loaded.runs}
-    todo = [one for one in loaded.runs if keys[one] not in skipped and keys[one] not in failed_before]
-    failures = {one: failed_before[key] for one, key in keys.items() if key not in skipped and key in failed_before}
-    console.print(
-        f"{loaded.name}: {len(loaded.runs)} runs, {len(loaded.runs) - len(todo) - len(failures)} finished before, "
-        f"{len(todo)} to do on {chosen}"
-        + (f", {len(failures)} failed before (again with --retry-failed)" if failures else "")
-    )
-    if todo:
-        place = Place(store, loaded.name, chosen, data, checkpoint_every, since)
-        limits = Limits(timeout, silence)
-        try:
-            with Progress(console, len(todo)) as progress:
-                failures |= execute_grid(todo, place, workers or _default_workers(chosen), progress, limits)
-        except Stopped:
-            _stop("interrupted: finished runs are kept, the others go on when the grid is run again", code=130)
-        _send_what_is_left(store)
+
+    def execute(name: str, runs: Sequence[Run]) -> dict[Run, str]:
+        """Executes those runs that are not over; which of all failed, now or before, and why."""
+        keys = {one: run_key(one, chosen) for one in runs}
+        todo = [one for one in runs if keys[one] not in skipped and keys[one] not in failed_before]
+        failures = {one: failed_before[key] for one, key in keys.items() if key not in skipped and key in failed_before}
+        console.print(
+            f"{name}: {len(runs)} runs, {len(runs) - len(todo) - len(failures)} finished before, "
+            f"{len(todo)} to do on {chosen}"
+            + (f", {len(failures)} failed before (again with --retry-failed)" if failures else "")
+        )
+        if todo:
+            place = Place(store, loaded.name, chosen, data, checkpoint_every, since)
+            limits = Limits(timeout, silence)
+            try:
+                with Progress(console, len(todo)) as progress:
+                    failures |= execute_grid(todo, place, workers or _default_workers(chosen), progress, limits)
+            except Stopped:
+                _stop("interrupted: finished runs are kept, the others go on when the grid is run again", code=130)
+            _send_what_is_left(store)
+        return failures
+
+    runs = list(loaded.runs)
+    failures = execute(f"{loaded.name}, trials" if loaded.tunings else loaded.name, runs)
+    choices = _choices(loaded, store, chosen)
+    if choices:
+        console.print(_choices_table(choices))
+        final = [one for choice in choices for one in choice.final]
+        failures |= execute(f"{loaded.name}, final phase", final)
+        runs += final
     if failures:
-        console.print(_table(["failed", "key", "reason"], [[run_name(r), keys[r], why] for r, why in failures.items()]))
+        rows = [[run_name(one), run_key(one, chosen), why] for one, why in failures.items()]
+        console.print(_table(["failed", "key", "reason"], rows))
+    if any(one.phase != TUNING for one in failures) or not all(choice.final for choice in choices):
         raise typer.Exit(1)
-    console.print(f"all {len(loaded.runs)} runs are finished; next: lvt report {loaded.name}, lvt dashboard")
+    done = f"{len(runs) - len(failures)} of {len(runs)}" if failures else f"all {len(runs)}"
+    console.print(f"{done} runs are finished; next: lvt report {loaded.name}, lvt dashboard")
 
 
 @app.command()
@@ -146,44 +167,31 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Show the runs of a grid, what is done already, and how well the models are matched. Nothing is run or written."""
-    import functools
     import json
+    from functools import partial
 
-    from experiments.config import LearnRun, run_key
+    from experiments.planning import planned
     from experiments.progress import duration
-    from models.cost import count_parameters, on_meta
-    from models.matching import match_error
 
     loaded = _load(grid, overrides, profile)
     sizes = _sizes(loaded, data)
     chosen = _device(device)
-    past = _past(_uri(tracking_uri), loaded)
-    parameters = functools.cache(lambda config, dimensions: count_parameters(on_meta(config, dimensions)))
-    error = functools.cache(match_error)
-    seconds = functools.cache(lambda run: _estimate(run, sizes[run][0], data, chosen))
-    rows: list[dict[str, Any]] = []
-    for one in loaded.runs:
-        config, dimensions = sizes[one]
-        key = run_key(one, chosen)
-        row = {"kind": one.kind, "task": one.task_label, "model": one.model.label, "seed": one.seed}
-        row |= {"parameters": parameters(config, dimensions)}
-        row |= {"off_budget": None if one.budget is None else error(config, one.budget, dimensions)}
-        row |= {"key": key, "state": _state(key, past)}
-        if estimate:  # the same for every seed
-            row["seconds"] = seconds(replace(one, seed=0)) if isinstance(one, LearnRun) else None
-        rows.append(row)
+    store, past = _past(_uri(tracking_uri), loaded)
+    seconds = partial(_estimate, data=data, device=chosen) if estimate else None
+    rows = planned(loaded.runs, _choices(loaded, store, chosen), sizes, past, chosen, seconds)
     if as_json:
         typer.echo(json.dumps({"grid": loaded.name, "device": chosen, "runs": rows}, indent=1))
         return
     console = _console()
     columns: dict[str, Callable[[Any], str]] = {
         **{"kind": str, "task": str, "model": str, "seed": str},
+        **({"phase": str, "trial": str, "tuned": str} if loaded.tunings else {}),
         **{"parameters": "{:,}".format, "off_budget": "{:+.2%}".format, "key": str, "state": str},
         **({"seconds": duration} if estimate else {}),
     }
     cells = [["" if row[name] is None else show(row[name]) for name, show in columns.items()] for row in rows]
     titles = [name.replace("_", " ") for name in columns]
-    console.print(_table(titles, cells, right=["seed", "parameters", "off budget", "seconds"]))
+    console.print(_table(titles, cells, right=["seed", "trial", "parameters", "off budget", "seconds"]))
     console.print(f"{len(rows)} runs on {chosen}: {loaded.description}")
     if estimate:
         left = sum(row["seconds"] or 0 for row in rows if row["state"] != "finished")
@@ -237,6 +245,7 @@ def claims(
     """Print the ledger: every claim with its verdict, effect, interval, and what it hangs on."""
     import json
 
+    from analysis import tuning
     from analysis.claims import as_record, as_table, folklore, ledger
 
     runs, _ = _runs(grids, tracking_uri, results)
@@ -250,6 +259,9 @@ def claims(
     console.print()
     for answer in folklore(runs, entries):
         console.print(f"{answer.row.name}: {answer.sentence}", markup=False, highlight=False)
+    console.print()
+    for sentence in tuning.sentences(runs):
+        console.print(sentence, markup=False, highlight=False)
 
 
 @app.command()
@@ -428,7 +440,7 @@ def models(
             _stop("a grid states its budgets and tasks itself: give either GRID or --budget and --task")
         loaded = _load(grid, overrides, profile)
         rows = {
-            (one.task_label, one.model.label): _cost_cells(config, dimensions, one.budget)
+            (one.task_label, replace(one.model, tuned=()).label): _cost_cells(config, dimensions, one.budget)
             for one, (config, dimensions) in _sizes(loaded, data).items()
         }
         _console().print(_table(["task", "model", *COSTS], [[*key, *row] for key, row in rows.items()], right=COSTS))
@@ -576,25 +588,43 @@ def _assignments(option: str, text: str) -> dict[str, Any]:
     return found
 
 
-def _past(uri: str, grid: Grid) -> Past:
-    """What the store knows of the grid's runs, without creating a store."""
+def _past(uri: str, grid: Grid) -> tuple[Store | None, Past]:
+    """The store, if it knows the grid, and what it knows of its runs; nothing is created."""
     from experiments.tracking import Past, StoreError, existing_store, past_runs
 
     try:
         store = existing_store(uri, grid.name)
-        return Past() if store is None else past_runs(store)
+        return store, Past() if store is None else past_runs(store)
     except StoreError as error:
         _stop(str(error), code=1)
 
 
-def _state(key: str, past: Past) -> str:
-    """What is done of a run, in words."""
-    if key in past.finished:
-        return "finished"
-    return "begun" if key in past.begun else "failed" if key in past.failed else "to do"
+def _choices(grid: Grid, store: Store | None, device: str) -> list[Choice]:
+    """What validation chooses of the trials that are finished in the store."""
+    from experiments.tracking import StoreError, trial_scores
+
+    try:
+        scores = {} if store is None or not grid.tunings else trial_scores(store)
+    except StoreError as error:
+        _stop(str(error), code=1)
+    return [tuning.choose(scores, device) for tuning in grid.tunings]
 
 
-def _estimate(run: LearnRun, config: ModelConfig, data: Path | None, device: str) -> float:
+def _choices_table(choices: Sequence[Choice]) -> object:
+    """What was chosen of how many trials, for each model and task."""
+    rows = []
+    for choice in choices:
+        first, best = choice.tuning.trials[0], choice.best
+        failed = len(choice.tuning.trials) - len(choice.scores)
+        trials = f"{len(choice.tuning.trials)}" + (f", {failed} failed and so the worst" if failed else "")
+        found = ["none finished", "", ""]
+        if best is not None and best.tuned is not None:
+            found = [str(best.tuned.trial), f"{best.task.headline} {choice.scores[best]:.4g}", best.tuned.words]
+        rows.append([first.model.label, first.task_label, trials, *found])
+    return _table(["model", "task", "trials", "chosen", "on validation", "settings"], rows)
+
+
+def _estimate(run: LearnRun, config: ModelConfig, *, data: Path | None, device: str) -> float:
     """How long a run will take, in seconds."""
     import torch
 

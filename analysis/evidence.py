@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import scaling, statistics, units
-from analysis.runs import LABELS, each, family, groups, results
+from analysis.runs import LABELS, each, family, final, groups, results
 from analysis.statistics import Interval
 from analysis.tables import MATCHED_WITHIN
 from experiments import schema
@@ -31,7 +31,7 @@ TRAINED = 0.90  # of the ceiling in range; below, a model is not trained on the 
 
 def gated_out(runs: pd.DataFrame) -> pd.DataFrame:
     """One row (grid, kind, task, model, gates) a model left out because a finished run of it failed a gate."""
-    every = each(runs)
+    every = each(final(runs))
     failed = every[(every["status"] == schema.FINISHED) & ~every["gates"].isin(["", schema.GATE_PASSED])]
     return failed[[*LABELS, "gates"]].drop_duplicates([*LABELS]).reset_index(drop=True)
 

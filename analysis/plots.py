@@ -9,7 +9,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import ablations, attention_maps, claims, figures, inside, overview, sweep_figures
+from analysis import ablations, attention_maps, claims, figures, inside, overview, sweep_figures, tuning
 from analysis.attention_maps import AttentionMap
 from analysis.evidence import contests
 from analysis.gradients import curves
@@ -104,6 +104,15 @@ COMPONENTS = Plot(
     figures.components,
     ablations.effects,
 )
+TUNING = Plot(
+    "tuning",
+    "What tuning would have found with fewer trials",
+    "Expected best score on validation of so many of a model's trials, over all choices of that many; the last point is"
+    " the best of all. A line that still rises says that more trials would find better settings. A trial that failed"
+    " counts as the worst of its model.",
+    tuning.curves,
+    tuning.expected,
+)
 PLOTS: Sequence[Plot] = (
     Plot(
         "tasks",
@@ -179,4 +188,5 @@ PLOTS: Sequence[Plot] = (
         curves,
     ),
     COMPONENTS,
+    TUNING,
 )

@@ -15,10 +15,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import ablations, claims, drawing, growth, plots, published, tables, units, variants
+from analysis import ablations, claims, drawing, growth, plots, published, tables, tuning, units, variants
 from analysis import runs as runs_table
 from analysis.attention_maps import AttentionMap
-from analysis.runs import each
+from analysis.runs import each, final
 from experiments import schema
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -30,6 +30,7 @@ _PAGE_COLORS = {
     "#000000": "var(--ink)",
     "#ffffff": "none",
 }
+_APART = ("claims", "components", "tuning")  # figures that stand in a section with more than a figure
 _ABRIDGED = (
     f"Of a grid with more than {variants.MOST_LABELS} models only the full one of each family stands here; its variants"
     " stand in “What each component buys” and in the table of models, all numbers in comparison.csv."
@@ -61,7 +62,8 @@ def write(
     There are report.html (self-contained: nothing in it is loaded from anywhere, the numbers of its figures are in it),
     report.md, figures/*.svg and *.png with their numbers as *.csv, every measured value as runs.parquet, a row a run
     with its scalars as runs.csv, the numbers behind the tables and sentences as comparison.csv, ablations.csv,
-    models.csv, claims.csv, findings.csv and, of sweeps over length, growth.csv, and LaTeX tables (booktabs) as *.tex.
+    models.csv, claims.csv, findings.csv and, of sweeps over length, growth.csv, of tuning trials.csv, and LaTeX tables
+    (booktabs) as *.tex.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -88,6 +90,7 @@ def write(
     claims.as_frame(entries).to_csv(target / "claims.csv", index=False)
     claims.findings_table(answers).to_csv(target / "findings.csv", index=False)
     growth.growth(runs).to_csv(target / "growth.csv", index=False)
+    tuning.trials(runs).to_csv(target / "trials.csv", index=False)
     texts = {
         "comparison": tables.comparison_table(numbers),
         "claims": claims.as_table(entries),
@@ -100,6 +103,7 @@ def write(
         progress(f"figure: {plot.title}")
         if one := _draw(plot, runs, target / "figures"):
             drawn.append(one)
+    apart = {one.plot.name: one for one in drawn if one.plot.name in _APART}
     progress("pages")
     content = {
         "title": title,
@@ -116,9 +120,12 @@ def write(
         "left_out": claims.left_out(runs),
         "abridged": "" if numbers["shown"].all() else _ABRIDGED,
         "components": ablations.sections(effects),
-        "components_figure": next((one for one in drawn if one.plot is plots.COMPONENTS), None),
-        "claims_figure": next((one for one in drawn if one.plot.name == "claims"), None),
-        "figures": [one for one in drawn if one.plot is not plots.COMPONENTS and one.plot.name != "claims"],
+        "components_figure": apart.get("components"),
+        "claims_figure": apart.get("claims"),
+        "tuning_figure": apart.get("tuning"),
+        "figures": [one for one in drawn if one.plot.name not in _APART],
+        "tuning": tuning.choices_table(tuning.choices(runs)),
+        "tuned": tuning.sentences(runs),
         "models": texts["models"],
         "failures": tables.failures_as_table(tables.failures(runs)),
         "environment": tables.as_table(environment(runs)),
@@ -140,6 +147,7 @@ def write(
 
 def facts(runs: pd.DataFrame) -> dict[str, str]:
     """The line under the title: what was run, how much of it finished, on what and when."""
+    tried, runs = len(tuning.trials(runs)), final(runs)
     every = each(runs)
     finished = every[every["status"] == schema.FINISHED]
     failed = tables.failures(runs)
@@ -152,6 +160,7 @@ def facts(runs: pd.DataFrame) -> dict[str, str]:
         "models": ", ".join(map(units.model_name, units.in_order(shown)))
         + (f" and {others} variant{'s' if others > 1 else ''}" if others else ""),
         "runs": f"{len(finished)} finished" + (f", {len(stopped)} failed" if len(stopped) else ""),
+        "tuning": f"{tried} trials" if tried else "",
         "seeds": ", ".join(map(str, sorted(every["seed"].dropna().unique()))),
         "hardware": ", ".join(sorted(set(finished["hardware"]) - {""})),
         "date": " to ".join(

@@ -31,6 +31,9 @@ _DTYPES = {
     "task": "str",
     "model": "str",
     "seed": "Int64",
+    "phase": "str",
+    "trial": "Int64",
+    "tuned": "str",
     "device": "str",
     "hardware": "str",
     "git_commit": "str",
@@ -52,6 +55,7 @@ _DTYPES = {
     "value": "float64",
 }
 COLUMNS = tuple(_DTYPES)
+_BEFORE_TUNING = {"phase": schema.FINAL, "trial": None, "tuned": ""}  # in tables that were written without it
 RUN_COLUMNS = COLUMNS[: COLUMNS.index("metric")]  # one value a run
 LABELS = ("grid", "kind", "task", "model")  # what stands for a configuration in tables and figures
 
@@ -167,6 +171,9 @@ def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]
         "task": tags.get(schema.TASK, ""),  # an efficiency run may have none
         "model": _tag(run, schema.MODEL),
         "seed": int(_tag(run, schema.SEED)),
+        "phase": tags.get(schema.PHASE, schema.FINAL),
+        "trial": int(tags[schema.TRIAL]) if schema.TRIAL in tags else None,
+        "tuned": tags.get(schema.TUNED, ""),
         "device": tags.get(schema.DEVICE, ""),  # known only once the run has found its device
         "hardware": tags.get(schema.HARDWARE, ""),
         "git_commit": tags.get(schema.GIT_COMMIT, ""),
@@ -218,7 +225,7 @@ def read(file: str | os.PathLike[str]) -> pd.DataFrame:
     """Reads a table that `write` wrote."""
     path = Path(file)
     if path.suffix == ".parquet":
-        return pd.read_parquet(path).astype(_DTYPES)
+        return _typed(pd.read_parquet(path))
     if path.suffix == ".csv":
         text = [name for name, dtype in _DTYPES.items() if dtype == "str"]
         # An empty text is a text; only the metric of a run that logged nothing is missing.
@@ -226,10 +233,15 @@ def read(file: str | os.PathLike[str]) -> pd.DataFrame:
             path,
             dtype=dict.fromkeys(text, "str"),
             keep_default_na=False,
-            na_values={"metric": [""]} | {name: [""] for name in ("seed", "chance", "memoryless_loss", "at", "value")},
+            na_values={name: [""] for name, dtype in _DTYPES.items() if dtype != "str" or name == "metric"},
         )
-        return table.assign(start_time=pd.to_datetime(table["start_time"], utc=True)).astype(_DTYPES)
+        return _typed(table.assign(start_time=pd.to_datetime(table["start_time"], utc=True)))
     raise StoreReadError(f"{path}: a table is read from .parquet or .csv")
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    missing = {name: value for name, value in _BEFORE_TUNING.items() if name not in table}
+    return table.assign(**missing)[list(COLUMNS)].astype(_DTYPES)
 
 
 def each(runs: pd.DataFrame) -> pd.DataFrame:
@@ -244,19 +256,26 @@ def scalars(runs: pd.DataFrame) -> pd.DataFrame:
     return each(runs).merge(wide.reset_index(), on="run_id", how="left")
 
 
+def final(runs: pd.DataFrame) -> pd.DataFrame:
+    """What may be compared: all but the trials of tuning, which only choose settings."""
+    return runs[runs["phase"] != schema.TUNING]
+
+
 def results(runs: pd.DataFrame) -> pd.DataFrame:
-    """The rows that may stand in a table: measured values of FINISHED runs.
+    """The rows that may stand in a table: measured values of FINISHED runs, without the trials of tuning.
 
     Of several runs with the same labels and seed (the grid was run again with other settings) the newest is kept,
     because they are no further seeds of one configuration; `superseded` names the others. Efficiency runs on different
     hardware are different measurements.
     """
+    runs = final(runs)
     finished = runs[(runs["status"] == schema.FINISHED) & runs["value"].notna()]
     return finished[~finished["run_id"].isin(superseded(runs)["run_id"])].reset_index(drop=True)
 
 
 def superseded(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a FINISHED run that a newer one with the same labels and seed (and hardware) stands in for."""
+    runs = final(runs)
     finished = each(runs[runs["status"] == schema.FINISHED]).sort_values("start_time", kind="stable")
     place = finished["hardware"].where(finished["kind"] == schema.EFFICIENCY, "")
     repeated = finished.assign(place=place).duplicated([*LABELS, "seed", "place"], keep="last")

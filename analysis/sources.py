@@ -62,8 +62,9 @@ def is_store(source: str | Path) -> bool:
 def export(runs: pd.DataFrame, folder: str | os.PathLike[str], command: Callable[[str], str]) -> list[Path]:
     """Writes a table of each grid on each piece of hardware into `folder`, and what the manifests say of them.
 
-    Runs that did not finish have no part in it, nor have the histories `LEFT_IN_THE_STORE`. What was exported before
-    stays, unless it is of the same grid and hardware: then it is replaced.
+    Runs that did not finish have no part in it, but for trials of tuning that failed, which count among the trials; nor
+    have the histories `LEFT_IN_THE_STORE`. What was exported before stays, unless it is of the same grid and hardware:
+    then it is replaced.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -73,9 +74,10 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str], command: Callable
     Returns:
         The tables that were written.
     """
-    finished = runs[(runs["status"] == schema.FINISHED) & ~runs["metric"].isin(LEFT_IN_THE_STORE)]
+    failed_trial = (runs["phase"] == schema.TUNING) & (runs["status"] == schema.FAILED)
+    kept = runs[((runs["status"] == schema.FINISHED) | failed_trial) & ~runs["metric"].isin(LEFT_IN_THE_STORE)]
     written = []
-    for (hardware, grid), table in groups(finished, "hardware", "grid"):
+    for (hardware, grid), table in groups(kept, "hardware", "grid"):
         place = Path(folder) / slug(str(hardware))
         place.mkdir(parents=True, exist_ok=True)
         file = place / f"{grid}.parquet"

@@ -99,14 +99,16 @@ def failures(runs: pd.DataFrame) -> pd.DataFrame:
     """What did not finish, or finished and failed a gate.
 
     Returns:
-        Columns grid, kind, task, model, seed, status, reason and later: "finished" where the same run (by key) finished
-        in the end.
+        Columns grid, kind, task, model, seed, status, reason (of a trial with its number) and later: "finished" where
+        the same run (by key) finished in the end.
     """
     every = each(runs)
     finished = every["status"] == schema.FINISHED
     gated = finished & ~every["gates"].isin(["", schema.GATE_PASSED])
     failed = every[(~finished & (every["status"] != schema.RUNNING)) | gated].copy()
     failed["reason"] = failed["reason"].where(failed["status"] != schema.FINISHED, "gate " + failed["gates"])
+    trial = failed["phase"] == schema.TUNING
+    failed.loc[trial, "reason"] = "trial " + failed["trial"].astype(str) + ": " + failed["reason"]
     done = set(every.loc[finished, "key"])
     failed["later"] = [
         "finished" if s != schema.FINISHED and k in done else ""

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from experiments.data import Tokens
-from experiments.schema import EFFICIENCY, GRADIENTS, LEARN, PROFILE
+from experiments.schema import EFFICIENCY, FINAL, GRADIENTS, LEARN, PROFILE
 from experiments.tasks import TASKS, Task
 from experiments.tasks.streams import Needle
 from models.config import Budget, ModelConfig
@@ -235,17 +235,36 @@ class Profile(Settings):
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model of the registry, possibly with other settings than it has there."""
+    """A model of the registry, possibly with other settings than it has there; `tuned` names those that tuning sets."""
 
     name: str
     config: ModelConfig
+    tuned: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """The name, and the settings that differ from the registry's: ``transformer(layers=4)``."""
+        """The name, and the settings that differ from the registry's: ``transformer(layers=4)``.
+
+        What tuning sets is no part of it: a model is the same in all its trials and in the final phase.
+        """
         registered = asdict(MODELS[self.name])
-        options = [f"{k}={v}" for k, v in asdict(self.config).items() if v != registered[k]]
+        options = [f"{k}={v}" for k, v in asdict(self.config).items() if v != registered[k] and k not in self.tuned]
         return f"{self.name}({', '.join(options)})" if options else self.name
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a run owes to the tuning of its model (experiments.tuning).
+
+    Attributes:
+        phase: "tuning" of a trial, "final" of a run that has the settings of the chosen one.
+        trial: its number, from 1.
+        words: what was drawn for it, ``"learning_rate=0.003, dropout=0.1"``.
+    """
+
+    phase: str
+    trial: int
+    words: str
 
 
 @dataclass(frozen=True)
@@ -265,6 +284,8 @@ class _Run:
                 tree[field.name] = {"name": value.name, **asdict(value.config)}
             elif isinstance(value, Budget):
                 tree[field.name] = {name: amount for name, amount in asdict(value).items() if amount is not None}
+            elif isinstance(value, Tuned):
+                tree[field.name] = {"phase": value.phase, "trial": value.trial}  # the rest stands where it is used
             elif value is not None:
                 tree[field.name] = value
         return tree
@@ -272,6 +293,11 @@ class _Run:
     @property
     def kind(self) -> str:
         raise NotImplementedError
+
+    @property
+    def phase(self) -> str:
+        """Of its grid: "tuning" or "final"."""
+        return FINAL
 
 
 @dataclass(frozen=True)
@@ -281,11 +307,17 @@ class LearnRun(_Run):
     task: Task
     training: Training
     decoding: Decoding = dataclasses.field(default_factory=Decoding)
+    tuned: Tuned | None = None
 
     @property
     def kind(self) -> str:
         """Of the run."""
         return LEARN
+
+    @property
+    def phase(self) -> str:
+        """Of its grid: "tuning" or "final"."""
+        return FINAL if self.tuned is None else self.tuned.phase
 
     @property
     def task_label(self) -> str:
@@ -356,7 +388,9 @@ RUNS: dict[str, type[Run]] = {
     GRADIENTS: GradientsRun,
     PROFILE: ProfileRun,
 }
-RUN_KEYS: dict[str, tuple[str, ...]] = {kind: ("kind", *(f.name for f in fields(run))) for kind, run in RUNS.items()}
+RUN_KEYS: dict[str, tuple[str, ...]] = {  # what a grid states of a run
+    kind: ("kind", *(field.name for field in fields(run) if field.name != "tuned")) for kind, run in RUNS.items()
+}
 
 
 def run_key(run: Run, device: str) -> str:
@@ -386,9 +420,7 @@ def parse_run(tree: Mapping[str, Any]) -> Run:
     budget = _part(tree, "budget", Budget) if "budget" in tree else None
     if (budget is None) == (model.config.hidden_size is None):
         raise refuse(("budget",), "state either a budget or the model's widths (hidden_size, …), not both")
-    seed = validate(int, tree["seed"], ("seed",)) if "seed" in tree else None
-    if seed is None or seed < 0:
-        raise refuse(("seed",), "a whole number from 0 on is needed")
+    seed = parse_seed(tree)
     if kind == EFFICIENCY:
         return EfficiencyRun(model, budget, seed, _part(tree, "efficiency", Efficiency))
     task = parse_task(tree)
@@ -414,6 +446,18 @@ def _gradients_run(
     if asked > farthest:
         raise refuse(("gradients", "distances"), f"{asked}; with max_noise {task.max_noise} the farthest is {farthest}")
     return GradientsRun(model, budget, seed, task, training, gradients)
+
+
+def parse_seed(tree: Mapping[str, Any]) -> int:
+    """The seed that ``tree["seed"]`` states.
+
+    Raises:
+        SettingsError: it is missing, or no seed.
+    """
+    seed = validate(int, tree["seed"], ("seed",)) if "seed" in tree else None
+    if seed is None or seed < 0:
+        raise refuse(("seed",), "a whole number from 0 on is needed")
+    return seed
 
 
 def validate(kind: Any, value: Any, path: Path) -> Any:
@@ -454,11 +498,11 @@ def dotted(path: Path) -> str:
 
 
 def _problem(kind: Any, path: Path, details: dict[str, Any]) -> Problem:
-    path = path + tuple(details["loc"])
-    found = details["input"]
+    inside = tuple(details["loc"])
+    path, found = path + inside, details["input"]
     match details["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
-            return Problem(path, "unknown key" + suggestion(path[-1], _keys(kind)))
+            return Problem(path, "unknown key" + suggestion(path[-1], _keys(_kind_at(kind, inside[:-1]))))
         case "missing":
             return Problem(path, "is missing")
         case "literal_error":
@@ -469,6 +513,13 @@ def _problem(kind: Any, path: Path, details: dict[str, Any]) -> Problem:
         case _:
             message = details["msg"].removeprefix("Input should be ")
             return Problem(path, f"found {found!r}; it should be {message}")
+
+
+def _kind_at(kind: Any, path: Path) -> Any:
+    """What stands at a path in a `kind`: the type of a field, or of a table's values."""
+    for key in path:
+        kind = get_args(kind)[1] if get_origin(kind) is dict else kind.model_fields[key].annotation
+    return kind
 
 
 def _keys(kind: Any) -> list[str]:

@@ -17,16 +17,21 @@ Any value in ``training`` may be a table by model name, as the learning rate her
 setting of every run that can have it (``task.language=fre``) or, where the path begins with a key of the grid, of the
 grid itself (``compare.seed=[0, 1, 2]``).
 
-``profiles`` are the sizes in which a grid can be run, each with ``fixed``, ``compare`` and ``parts`` of its own that
-add to what stands above them. One of them is run, the first unless another is named; its runs are kept as GRID-PROFILE.
+``tune`` has some settings of each model chosen on validation before the runs that are compared (experiments.tuning).
+
+``profiles`` are the sizes in which a grid can be run, each with ``fixed``, ``compare``, ``tune`` and ``parts`` of its
+own that add to what stands above them. One of them is run, the first unless another is named; its runs are kept as
+GRID-PROFILE.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,16 +41,20 @@ from pydantic import Field
 from experiments import config
 from experiments.config import (
     RUN_KEYS,
+    LearnRun,
     Problem,
     Run,
     Settings,
     SettingsError,
     dotted,
     parse_run,
+    parse_seed,
     refuse,
     suggestion,
     validate,
 )
+from experiments.schema import LEARN
+from experiments.tuning import Setting, Tuning, as_trial, in_words, parse_tune
 from experiments.yamls import parse_yaml
 from models.registry import MODELS
 
@@ -62,16 +71,25 @@ class GridError(Exception):
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid's runs, none twice; `name` is that of the file and, where there are profiles, of the profile."""
+    """A grid.
+
+    Attributes:
+        name: of the file and, where there are profiles, of the profile.
+        description: in the words of its author.
+        runs: those whose settings are stated, none twice; of models that are tuned these are the trials.
+        tunings: what the runs follow from that have settings of trials.
+    """
 
     name: str
     description: str
     runs: tuple[Run, ...]
+    tunings: tuple[Tuning, ...] = ()
 
 
 class _Part(Settings):
     fixed: dict[str, Any] = Field(default_factory=dict)
     compare: dict[str, list[Any]] = Field(default_factory=dict)
+    tune: dict[str, Any] = Field(default_factory=dict)
 
 
 class _Whole(_Part):
@@ -116,12 +134,12 @@ def load_grid(grid: str, overrides: Sequence[str] = (), profile: str | None = No
         for where, value in own:
             _set(tree, _stated(tree, chosen, where), value)
         checked = validate(_Grid, tree, ())
-        runs = [_parse(tree, origins) for tree, origins in _expand(_branches(checked, chosen), of_runs)]
+        runs, tunings = _parse(_expand(_branches(checked, chosen), of_runs))
     except SettingsError as error:
         lines = [f"{path}: {dotted(p.path) + ': ' if p.path else ''}{p.message}" for p in error.problems]
         raise GridError("\n".join(lines)) from None
     name = path.stem if chosen is None else f"{path.stem}-{chosen}"
-    return Grid(name, checked.description, tuple(dict.fromkeys(runs)))
+    return Grid(name, checked.description, tuple(dict.fromkeys(runs)), tuple(tunings))
 
 
 def _find(grid: str) -> Path:
@@ -194,6 +212,8 @@ def _expand(
             for where, level in levels:
                 for key, value in level.fixed.items():
                     _merge(tree, origins, (key,), value, (*where, "fixed", key))
+                if level.tune:
+                    _merge(tree, origins, ("tune",), level.tune, (*where, "tune"))
             for (key, (where, values)), i in zip(axes.items(), choice, strict=True):
                 _merge(tree, origins, (key,), values[i], (*where, i))
             kind = tree.get("kind")
@@ -223,11 +243,100 @@ def _merge(tree: dict[str, Any], origins: Origins, path: config.Path, value: Any
         origins[path] = origin
 
 
-def _parse(tree: dict[str, Any], origins: Origins) -> Run:
+def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run], list[Tuning]]:
+    """The runs whose settings are stated, trials among them, and what follows from the trials."""
+    runs: list[Run] = []
+    tunings: dict[str, Tuning] = {}  # by all settings but the seed
+    asked: config.Path | None = None  # where the grid states that models are tuned
+    for tree, origins in expanded:
+        tune = tree.pop("tune", None)
+        if tune is not None:
+            asked = _locate(("tune",), origins)
+        with _located(origins):
+            if tune is None or tree.get("kind") != LEARN or _model_name(tree) not in MODELS:
+                runs.append(parse_run(_resolve_tables(tree)))
+                continue
+            seed = parse_seed(tree)
+        seedless = {key: value for key, value in tree.items() if key != "seed"}
+        alike = json.dumps([seedless, tune], sort_keys=True, default=str)
+        if alike not in tunings:
+            tunings[alike] = Tuning(_trials(seedless, tune, origins, RUNS - len(runs)), ())
+            runs += tunings[alike].trials
+        trials, seeds = tunings[alike].trials, tunings[alike].seeds
+        if seed == trials[0].seed:
+            words = f"{seed} is the seed of the trials (tune.seed); those of the final phase are others"
+            raise refuse(_locate(("seed",), origins), words)
+        tunings[alike] = Tuning(trials, tuple(dict.fromkeys([*seeds, seed])))
+    if asked is not None:
+        _check_alike(asked, runs, tunings.values())
+    return runs, list(tunings.values())
+
+
+def _trials(tree: dict[str, Any], tune: Any, origins: Origins, most: int) -> tuple[LearnRun, ...]:
+    """The trials of a model on a task, `most` at most; `tree` lacks a seed."""
+    name = _model_name(tree)
+    with _located(origins):
+        checked = parse_tune(tune)
+        if checked.trials > most:
+            raise refuse(("tune", "trials"), f"more than {RUNS:,} runs, which is what a grid may have")
+        settings = checked.drawn(name)
+        trees = [_with_setting(tree, setting, ("tune", "ranges", name)) for setting in settings]
+    trials = []
+    for number, (setting, whole) in enumerate(zip(settings, trees, strict=True), start=1):
+        drawn = {path: _locate(("tune", "ranges", name, *path), origins) for path in setting}
+        with _located(origins | drawn, f" (trial {number}, {in_words(setting)})"):
+            run = parse_run(_resolve_tables(whole | {"seed": checked.seed}))
+        assert isinstance(run, LearnRun)
+        trials.append(as_trial(run, number, setting))
+    return tuple(trials)
+
+
+def _with_setting(tree: dict[str, Any], setting: Setting, ranges: config.Path) -> dict[str, Any]:
+    """The tree with the values drawn from `ranges`, none of which it may state itself."""
+    tree = copy.deepcopy(tree)
+    for (half, key), value in setting.items():
+        if isinstance(tree.get(half), str):
+            tree[half] = {"name": tree[half]}
+        below = tree.setdefault(half, {})
+        if not isinstance(below, dict):
+            raise refuse((half,), f"found {below!r}; it should be a mapping")
+        table = below.get(key) if half == "training" else None
+        if key in below and not (isinstance(table, Mapping) and ranges[-1] not in table):
+            raise refuse((half, key), f"is tuned ({dotted((*ranges, half, key))}): state it in one place")
+        below[key] = value
+    return tree
+
+
+def _check_alike(asked: config.Path, runs: Iterable[Run], tunings: Iterable[Tuning]) -> None:
+    """Refuses a grid of which some models are tuned more than others."""
+    found: dict[str, dict[str, set[int]]] = {}  # task → model → numbers of trials
+    for run in runs:
+        if isinstance(run, LearnRun):
+            found.setdefault(run.task_label, {}).setdefault(run.model.label, set())
+            if run.tuned is None:
+                found[run.task_label][run.model.label].add(0)
+    for tuning in tunings:
+        trial = tuning.trials[0]
+        found[trial.task_label][trial.model.label].add(len(tuning.trials))
+    if not found:
+        raise refuse(asked, "only runs that learn can be tuned, and there are none")
+    for task, models in found.items():
+        if len(set.union(*models.values())) > 1:
+            counts = ", ".join(f"{model} {' or '.join(map(str, sorted(of)))}" for model, of in models.items())
+            raise refuse(asked, f"the models of a task are tuned with equal numbers of trials; on {task}: {counts}")
+
+
+@contextmanager
+def _located(origins: Origins, note: str = "") -> Iterator[None]:
+    """Problems with a run's settings become problems of the grid, where it states them.
+
+    To what is wrong with a model or a training as a whole `note` adds what its settings do not say.
+    """
     try:
-        return parse_run(_resolve_tables(tree))
+        yield
     except SettingsError as error:
-        raise SettingsError([Problem(_locate(p.path, origins), p.message) for p in error.problems]) from None
+        found = [(p.path, p.message + (note if len(p.path) == 1 else "")) for p in error.problems]
+        raise SettingsError([Problem(_locate(path, origins), message) for path, message in found]) from None
 
 
 def _locate(path: config.Path, origins: Origins) -> config.Path:
@@ -240,9 +349,8 @@ def _locate(path: config.Path, origins: Origins) -> config.Path:
 
 def _resolve_tables(tree: dict[str, Any]) -> dict[str, Any]:
     """Replaces each table by model name in ``training`` by this run's value."""
-    training, model = tree.get("training"), tree.get("model")
-    name = model.get("name") if isinstance(model, Mapping) else model
-    if not isinstance(training, Mapping) or not isinstance(name, str) or name not in MODELS:
+    training, name = tree.get("training"), _model_name(tree)
+    if not isinstance(training, Mapping) or name not in MODELS:
         return tree  # which parse_run refuses
     resolved = dict(training)
     for key, table in training.items():
@@ -253,6 +361,13 @@ def _resolve_tables(tree: dict[str, Any]) -> dict[str, Any]:
                 )
             resolved[key] = table[name]
     return tree | {"training": resolved}
+
+
+def _model_name(tree: Mapping[str, Any]) -> str:
+    """Name of the run's model, "" where the tree has none."""
+    model = tree.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else model
+    return name if isinstance(name, str) else ""
 
 
 def _split_overrides(overrides: Sequence[str]) -> tuple[list[tuple[config.Path, Any]], list[tuple[config.Path, Any]]]:

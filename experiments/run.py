@@ -258,7 +258,10 @@ def _begin(run: Run, state: RunState, place: Place) -> Outcome | _Attempt:
 
 def run_name(run: Run) -> str:
     """What a person calls the run."""
-    return f"{run.model.label} · {run.task_label} · seed {run.seed}"
+    name = f"{run.model.label} · {run.task_label} · seed {run.seed}"
+    if isinstance(run, LearnRun) and run.tuned is not None and run.phase == schema.TUNING:
+        name += f" · trial {run.tuned.trial}"
+    return name
 
 
 def _execute_training(
@@ -406,12 +409,15 @@ def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:
         schema.TASK: run.task_label,
         schema.MODEL: run.model.label,
         schema.SEED: str(run.seed),
+        schema.PHASE: run.phase,
         schema.DEVICE: place.device,
         schema.HARDWARE: hardware(device),
         schema.VERSIONS: versions(),
         schema.RUN_COLOR: schema.MODEL_COLORS[run.model.name],
     }
     if isinstance(run, LearnRun):
+        if run.tuned is not None:
+            tags |= {schema.TRIAL: str(run.tuned.trial), schema.TUNED: run.tuned.words}
         tags[schema.HEADLINE] = run.task.headline
         if run.task.chance is not None:
             tags[schema.CHANCE] = repr(run.task.chance)

@@ -19,6 +19,9 @@ KIND = "kind"  # "learn", "efficiency", "gradients" or "profile"
 TASK = "task"  # label of the task: its name and the options that differ from its defaults, "g2p(language=fre)"
 MODEL = "model"  # label of the model, likewise: "transformer", "transformer(layers=4)"
 SEED = "seed"
+PHASE = "phase"  # "tuning" or "final"; a run without it is of the final phase
+TRIAL = "trial"  # number, from 1, of a trial or of the one that was chosen; absent where nothing is tuned
+TUNED = "tuned"  # what that trial sets, in words: "learning_rate=0.003, dropout=0.1"
 DEVICE = "device"  # "cpu" or "cuda"
 HARDWARE = "hardware"  # the processor or GPU in words
 REASON = "reason"  # why a FAILED run failed
@@ -54,6 +57,10 @@ EFFICIENCY = "efficiency"
 GRADIENTS = "gradients"
 REPORT = "report"  # holds the report of its grid as artifacts; nothing is measured in it
 PROFILE = "profile"
+
+# --- phases of a grid ------------------------------------------------------------------------------------------------
+TUNING = "tuning"  # a trial: what it shows chooses settings, and enters no comparison
+FINAL = "final"  # everything else
 
 # --- what a task measures: three kinds of long dependency, kept apart -------------------------------------------------
 DISTANCE = "distance"  # between what is needed and where it is needed, in the range of training
@@ -111,7 +118,7 @@ TRAIN_SECONDS = "train/seconds"  # spent in training so far, evaluation left out
 TRAIN_FLOPS = "train/flops"  # analytic, spent so far; logged with every evaluation
 SOLVED_STEP = "solved/step"  # scalar: the step that ended a training early, its task solved; absent otherwise
 # Scalars of the checkpoint that validation selected: its step, and as "selected/<score>" its scores on validation, the
-# best of the training, where the curve "validation/<score>" ends with the last.
+# best of the training, where the curve "validation/<score>" ends with the last. The headline's chooses among trials.
 SELECTED = "selected"
 SELECTED_STEP = "selected/step"
 

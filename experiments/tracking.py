@@ -145,6 +145,22 @@ def past_runs(store: Store) -> Past:
     return Past(frozenset(finished), failed, frozenset(begun))
 
 
+def trial_scores(store: Store) -> dict[str, float]:
+    """Key → headline of the selected checkpoint on validation, of every finished trial of the grid.
+
+    Raises:
+        StoreError: it cannot be reached.
+    """
+    trials = f"tags.`{schema.PHASE}` = '{schema.TUNING}' and attributes.status = '{FINISHED}'"
+    try:
+        return {
+            run.data.tags[schema.KEY]: run.data.metrics[schema.metric(schema.SELECTED, run.data.tags[schema.HEADLINE])]
+            for run in _runs(store, trials)
+        }
+    except MlflowException as error:
+        raise StoreError(f"{store.tracking_uri}: {error}") from error
+
+
 class AlreadyOver(Exception):
     """Another process executed this run meanwhile; the message is the reason of its failure, "" if it finished."""
 
@@ -467,13 +483,13 @@ def _states_in_file(store: Store) -> list[tuple[str, str, str]]:
         return file.execute(query, (schema.KEY, schema.REASON, int(store.experiment_id))).fetchall()
 
 
-def _runs(store: Store) -> Iterator[StoredRun]:
-    """Every run of the grid."""
+def _runs(store: Store, of: str = "") -> Iterator[StoredRun]:
+    """Every run of the grid, or those that a filter of MLflow lets pass."""
     client = MlflowClient(store.tracking_uri)
     token = None
     while True:
         page = client.search_runs(
-            [store.experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
+            [store.experiment_id], of, run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
         )
         yield from page
         token = page.token

@@ -25,6 +25,7 @@ def run_rows(kind: str, task: str, model: str, seed: int, points: Sequence[Point
         **{"model": model, "seed": seed, "device": "cpu", "hardware": HARDWARE, "status": s.FINISHED},
         **{
             "chance": None,
+            "trial": None,
             "memoryless_loss": None,
             "gates": s.GATE_PASSED,
             "start_time": pd.Timestamp(0, unit="ms", tz="UTC"),

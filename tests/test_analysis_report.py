@@ -31,8 +31,8 @@ from analysis.attention_maps import AttentionMap
 from experiments import schema as s
 
 PNG = b"\x89PNG\r\n\x1a\n"
-# The known grid has no variants, gradients or categories, and does not say what training cost in FLOPs.
-NOT_DRAWN = ("components", "categories", "gradients", "learning_by_flops")
+# The known grid has no variants, gradients, categories or tuning, and does not say what training cost in FLOPs.
+NOT_DRAWN = ("components", "categories", "gradients", "tuning", "learning_by_flops")
 PLOTS = [plot for plot in plots.PLOTS if plot.name not in NOT_DRAWN]
 DRAWN = ["claims", *(plot.name for plot in PLOTS)]
 
@@ -111,6 +111,7 @@ def test_everything_is_written(written: Path) -> None:
         "claims.csv",
         "findings.csv",
         "growth.csv",
+        "trials.csv",
     }
     assert names == {"report.html", "report.md", "comparison.tex", "claims.tex", "models.tex"} | drawn | numbers
     for plot in PLOTS:

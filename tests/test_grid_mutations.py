@@ -28,6 +28,12 @@ compare:
   seed: [0, 1]
 parts:
   - fixed: {training: {warmup_steps: 5}}
+    tune:
+      trials: 2
+      seed: 9
+      ranges:
+        lstm: {training: {clip: {log_uniform: [0.5, 2]}}, model: {layers: {choices: [1, 2]}}}
+        transformer: {training: {clip: {uniform: [0.5, 2]}}}
 """
 TREE = yaml.safe_load(GRID)
 

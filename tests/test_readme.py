@@ -50,11 +50,15 @@ def test_what_the_map_of_the_models_says_is_ablated_is() -> None:
     assert ablated - {"layers"} == starred  # the LSTM's second layer is part of its full model
 
 
-def test_its_grid_can_be_run(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+def test_its_grid_can_be_run_and_tuned(tmp_path: Path) -> None:
+    example, tune = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     path = tmp_path / "example.yaml"
     path.write_text(example, encoding="utf-8")
     assert len(load_grid(str(path)).runs) == 2 * 3 * 5
+    path.write_text(re.sub(r", learning_rate: {.*?}", "", example) + tune, encoding="utf-8")
+    tuned = load_grid(str(path))
+    assert len(tuned.runs) == 2 * 3 * 6
+    assert [tuning.seeds for tuning in tuned.tunings] == [(0, 1, 2, 3, 4)] * 6
 
 
 def test_its_grids_are_the_bundled_ones() -> None:

@@ -229,6 +229,7 @@ def ablated() -> pd.DataFrame:
             **{"model": model, "seed": seed, "device": "cpu", "status": s.FINISHED, "headline": headline},
             **{
                 "chance": None,
+                "trial": None,
                 "memoryless_loss": None,
                 "measures": "",
                 "language_class": "",

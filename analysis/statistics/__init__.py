@@ -1,7 +1,8 @@
 """Estimates, intervals and tests: pure functions over one value per seed, tasks as strata.
 
 `student` holds the intervals that are shown and decided by, `seeds` what else one says of a handful of seeds,
-`significance` permutation tests, Holm's correction and the probability of improvement, `resampling` the BCa bootstrap.
+`significance` permutation tests, Holm's correction and the probability of improvement, `resampling` the BCa bootstrap,
+`trials` what the best of fewer trials would have been.
 
 Which interval, and why. The plan (CLAIMS.md) was BCa. By simulation (`python -m analysis.calibration`; 10,800 grids of
 four tasks) the BCa interval of a mean difference, at nominal 95 %, covers the truth in 85 % of cases with 3 seeds, 88 %
@@ -29,6 +30,7 @@ from analysis.statistics.student import (
     stratified_mean,
     student,
 )
+from analysis.statistics.trials import expected_maximum
 
 __all__ = [
     "CONFIDENCE",
@@ -36,6 +38,7 @@ __all__ = [
     "Student",
     "bca",
     "difference",
+    "expected_maximum",
     "gap_closed",
     "holm",
     "improvement",

@@ -1,0 +1,125 @@
+"""Tuning, from the trials in the store: how many each model had, what was chosen, what fewer would have found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis import drawing, units
+from analysis.runs import LABELS, each, final, groups
+from analysis.statistics import expected_maximum
+from analysis.tables import Table, as_table
+from experiments import schema
+
+TRIAL_COLUMNS = ("grid", "task", "model", "trial", "settings", "metric", "score", "reason", "run_id")
+CHOICE_COLUMNS = ("grid", "task", "model", "trials", "failed", "chosen", "score", "metric", "settings")
+EXPECTED_COLUMNS = ("grid", "task", "model", "metric", "trials", "score", "runs")
+
+
+def trials(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a trial that is over, with the columns of `TRIAL_COLUMNS`.
+
+    `metric` is the headline, `score` its value on validation, missing for a trial that failed, for a `reason`. Of
+    several with the same number (the grid was tuned again over other ranges) the newest counts.
+    """
+    tuned = runs[(runs["phase"] == schema.TUNING) & runs["status"].isin([schema.FINISHED, schema.FAILED])]
+    scores = tuned[tuned["metric"] == schema.SELECTED + "/" + tuned["headline"]].set_index("run_id")["value"]
+    newest = each(tuned).sort_values("start_time", kind="stable").drop_duplicates([*LABELS, "trial"], keep="last")
+    finished = newest["status"] == schema.FINISHED
+    found = newest.assign(score=newest["run_id"].map(scores).where(finished))
+    found = found.rename(columns={"tuned": "settings", "headline": "metric"})
+    return found.sort_values(["grid", "task", "model", "trial"])[list(TRIAL_COLUMNS)].reset_index(drop=True)
+
+
+def choices(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a model that was tuned on a task, with the columns of `CHOICE_COLUMNS`.
+
+    `trials` are all that are over, `failed` those of them that failed and count as the worst; `chosen` is the trial
+    whose `settings` the newest run of the final phase has, missing where there is none yet, and `score` that trial's
+    on validation.
+    """
+    tried, places = trials(runs), ["grid", "task", "model"]
+    if tried.empty:
+        return pd.DataFrame(columns=list(CHOICE_COLUMNS))
+    found = tried.groupby(places, as_index=False).agg(
+        trials=("trial", "size"), failed=("score", lambda scores: scores.isna().sum()), metric=("metric", "first")
+    )
+    tuned = each(final(runs)).dropna(subset="trial").sort_values("start_time", kind="stable")
+    tuned = tuned.drop_duplicates(places, keep="last")[[*places, "trial", "tuned"]]
+    found = found.merge(tuned.rename(columns={"trial": "chosen", "tuned": "settings"}), on=places, how="left")
+    scores = tried[[*places, "trial", "score"]].rename(columns={"trial": "chosen"})
+    found = found.merge(scores, on=[*places, "chosen"], how="left")
+    return found.sort_values(["grid", "task"], kind="stable")[list(CHOICE_COLUMNS)].reset_index(drop=True)
+
+
+def choices_table(found: pd.DataFrame) -> Table:
+    """The frame of `choices` as a table, grid left out where there is one only."""
+    quantities = map(units.of, found["metric"])
+    scores = [
+        units.MISSING if pd.isna(score) else f"{of.name} {of.number(score)} {of.unit}".rstrip()
+        for of, score in zip(quantities, found["score"], strict=True)
+    ]
+    several_grids = len(found["grid"].unique()) > 1
+    labels = [*(["grid"] if several_grids else []), "task", "model"]
+    counts = ["trials", "failed", "chosen"]
+    table = as_table(found.assign(**{"on validation": scores})[[*labels, *counts, "on validation", "settings"]])
+    return Table(table.header, table.rows, frozenset(range(len(labels), len(labels) + len(counts))))
+
+
+def expected(runs: pd.DataFrame) -> pd.DataFrame:
+    """Expected best validation score of so many trials, with the columns of `EXPECTED_COLUMNS`.
+
+    A trial that failed counts as the worst of its model that did not; a model of which all failed has no rows.
+    """
+    rows = []
+    for (grid, task, model), tried in groups(trials(runs), "grid", "task", "model"):
+        direction = units.of(tried["metric"].iloc[0]).direction
+        merits = direction * tried["score"].astype(float)
+        if merits.isna().all():
+            continue
+        labels = {"grid": grid, "task": task, "model": model, "metric": tried["metric"].iloc[0]}
+        best = direction * expected_maximum(merits.fillna(merits.min()))
+        for count, score in enumerate(best, start=1):
+            rows.append(labels | {"trials": count, "score": score, "runs": " ".join(tried["run_id"])})
+    return pd.DataFrame(rows, columns=list(EXPECTED_COLUMNS))
+
+
+def curves(runs: pd.DataFrame) -> Figure | None:
+    """Expected best validation score against the number of trials, a panel per task and a line per model."""
+    found = expected(runs)
+    if found.empty:
+        return None
+    style, several_grids = drawing.look(found["model"]), len(found["grid"].unique()) > 1
+    panels = list(groups(found, "grid", "task"))
+    figure, axes = drawing.panels(len(panels))
+    for ax, ((grid, task), rows) in zip(axes, panels, strict=True):
+        quantity = units.of(rows["metric"].iloc[0])
+        for model, line in rows.groupby("model"):
+            look: dict[str, Any] = {"color": style.color[str(model)], "marker": style.marker[str(model)]}
+            ax.plot(line["trials"], line["score"] * quantity.scale, linewidth=1.8, markeredgewidth=0, **look)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        drawing.finish(ax, f"{task} ({grid})" if several_grids else task, "trials", f"validation {quantity.title}")
+    drawing.legend_of_models(figure, style, found["model"])
+    return figure
+
+
+def sentences(runs: pd.DataFrame) -> list[str]:
+    """For each grid that trains models, with how many trials they were tuned; where unequally, which and on what."""
+    learnt, tried = each(runs[runs["kind"] == schema.LEARN]), trials(runs)
+    found = []
+    for grid, rows in learnt.groupby("grid"):
+        own = tried[tried["grid"] == grid]
+        places = rows[["task", "model"]].drop_duplicates().itertuples(index=False, name=None)
+        counts = {place: int(((own["task"] == place[0]) & (own["model"] == place[1])).sum()) for place in places}
+        numbers = set(counts.values())
+        if numbers == {0}:
+            found.append(f"Grid {grid}: no model was tuned; they were run with the settings that the grid states.")
+        elif len(numbers) == 1:
+            found.append(f"Grid {grid}: every model was tuned with {numbers.pop()} trials on each task.")
+        else:
+            words = [f"{units.model_name(model)} {counts[task, model]} on {task}" for task, model in sorted(counts)]
+            found.append(f"Grid {grid}: the models were not tuned with equal numbers of trials: {', '.join(words)}.")
+    return found
