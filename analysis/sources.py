@@ -106,6 +106,15 @@ def read_manifest(place: Path) -> dict[str, dict[str, Any]]:
         raise StoreReadError(f"{path}: {error}") from None
 
 
+def described(folder: str | os.PathLike[str]) -> dict[Path, dict[str, Any]]:
+    """Table → what its manifest says of it, for all exported tables of a folder."""
+    return {
+        manifest.parent / f"{grid}.parquet": entry
+        for manifest in sorted(Path(folder).glob(f"*/{MANIFEST}"))
+        for grid, entry in read_manifest(manifest.parent).items()
+    }
+
+
 def read_results(folder: str | os.PathLike[str]) -> pd.DataFrame:
     """All tables of a folder in one, as analysis.runs.load returns it.
 
@@ -113,14 +122,12 @@ def read_results(folder: str | os.PathLike[str]) -> pd.DataFrame:
         StoreReadError: there is none, or one is missing or not the one that its manifest describes.
     """
     tables = []
-    for manifest in sorted(Path(folder).glob(f"*/{MANIFEST}")):
-        for grid, entry in read_manifest(manifest.parent).items():
-            file = manifest.parent / f"{grid}.parquet"
-            if not file.exists():
-                raise StoreReadError(f"{file} is missing, though {MANIFEST} describes it")
-            if entry.get("sha256") != _sha256(file):
-                raise StoreReadError(f"{file} is not the table that {MANIFEST} describes: its checksum is another")
-            tables.append(read(file))
+    for file, entry in described(folder).items():
+        if not file.exists():
+            raise StoreReadError(f"{file} is missing, though {MANIFEST} describes it")
+        if entry.get("sha256") != _sha256(file):
+            raise StoreReadError(f"{file} is not the table that {MANIFEST} describes: its checksum is another")
+        tables.append(read(file))
     if not tables:
         raise StoreReadError(f"{folder} holds no exported tables; `lvt export` writes them")
     rows = (row for table in tables for row in table.itertuples(index=False, name=None))
