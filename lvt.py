@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from experiments.config import LearnRun, Run
     from experiments.grid import Grid
-    from experiments.tracking import Past, Store
+    from experiments.stores import Past, Store
     from models.config import Budget, Dimensions, ModelConfig
 
 USAGE = 2  # exit code for bad usage and bad grids; 1 is for runs that failed
@@ -95,7 +95,8 @@ def run(
     from experiments.execution import Limits, Stopped, execute_grid
     from experiments.progress import Progress
     from experiments.run import Place, run_name
-    from experiments.tracking import StoreError, open_store, past_runs, send_left
+    from experiments.stores import StoreError, open_store, past_runs
+    from experiments.tracking import send_left
 
     console = _console()
     loaded = _load(grid, overrides, profile)
@@ -343,7 +344,7 @@ def import_benchmarks(
 ) -> None:
     """Put benchmarks into the store, a run a model, as the grid `benchmarks`."""
     from experiments import benchmarks
-    from experiments.tracking import StoreError, open_store
+    from experiments.stores import StoreError, open_store
 
     try:
         found = benchmarks.read(file)
@@ -571,7 +572,7 @@ def _assignments(option: str, text: str) -> dict[str, Any]:
 
 def _past(uri: str, grid: Grid) -> Past:
     """What the store knows of the grid's runs, without creating a store."""
-    from experiments.tracking import Past, StoreError, existing_store, past_runs
+    from experiments.stores import Past, StoreError, existing_store, past_runs
 
     try:
         store = existing_store(uri, grid.name)
@@ -665,7 +666,7 @@ def _publish(runs: pd.DataFrame, names: list[str], folder: Path, uri: str) -> No
     """Shows a report on the page of each of its grids."""
     from analysis.claims import folklore, headline, ledger, summary
     from experiments.publishing import publish
-    from experiments.tracking import StoreError
+    from experiments.stores import StoreError
 
     entries = ledger(runs)
     line, text = f"{headline(entries)}; the report: run “report”", summary(folklore(runs, entries))

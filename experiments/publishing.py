@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from experiments import schema
-from experiments.tracking import StoreError
+from experiments.stores import StoreError
 
 NOTE_LENGTH = 5000  # of a tag
 HEADLINE_BEGINS = "**Verdicts:** "  # the page shows the first line of a description, the rest when it is unfolded

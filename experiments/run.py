@@ -24,9 +24,10 @@ from experiments.evaluation import Prediction, evaluate
 from experiments.gates import integrity_gates
 from experiments.schema import FAILED, FINISHED, KILLED
 from experiments.state import RunState, UnreadableError
+from experiments.stores import Store
 from experiments.tasks import Task
 from experiments.text_metrics import signatures
-from experiments.tracking import AlreadyOver, Elsewhere, Store, TrackedRun
+from experiments.tracking import AlreadyOver, Elsewhere, TrackedRun
 from experiments.training import Diverged, Status, train
 from models.config import Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -88,7 +88,7 @@ def postgresql() -> Iterator[str]:
         pytest.skip("needs PostgreSQL (Debian's package postgresql)")
     pytest.importorskip("psycopg", reason="needs psycopg (the extra `server`)")
     # It refuses to be run by root, who may run it as the user of its package.
-    account = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+    account: Any = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
     port, password = free_port(), secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:
         if account:
@@ -96,7 +96,7 @@ def postgresql() -> Iterator[str]:
         secret, data = Path(folder) / "password", Path(folder) / "data"
         secret.write_text(password)
         secret.chmod(0o644)  # in a folder that is the server's own
-        initialise = [
+        initialise: list[str | Path] = [
             programs / "initdb",
             "-D",
             data,
@@ -110,11 +110,22 @@ def postgresql() -> Iterator[str]:
             "UTF8",
         ]
         subprocess.run([*initialise, "--locale=C", "--no-sync"], check=True, capture_output=True, cwd=folder, **account)
-        serve = [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"]
+        serve: list[str | Path] = [
+            programs / "postgres",
+            "-D",
+            data,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-k",
+            folder,
+            "-F",
+        ]
         with open(Path(folder) / "log", "wb") as log:
             server = subprocess.Popen(serve, cwd=folder, stdout=log, stderr=log, **account)
         try:
-            ready = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "5"]
+            ready = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-t", "5"]
             for _ in range(240):
                 if subprocess.run(ready, capture_output=True).returncode == 0:
                     break

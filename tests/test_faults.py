@@ -34,17 +34,9 @@ from experiments.execution import Limits, Stopped, execute_grid
 from experiments.grid import load_grid
 from experiments.run import Outcome, Place, execute
 from experiments.state import CHECKPOINT, RunState, is_claimed
+from experiments.stores import Store, existing_store, open_store, past_runs
 from experiments.tasks.strings import RunningParity
-from experiments.tracking import (
-    Store,
-    TrackedRun,
-    existing_store,
-    leave,
-    left_to_send,
-    open_store,
-    past_runs,
-    send_left,
-)
+from experiments.tracking import TrackedRun, leave, left_to_send, send_left
 from experiments.training import Status
 
 

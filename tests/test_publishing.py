@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 from analysis import claims, runs
 from experiments import schema as s
 from experiments.publishing import HEADLINE_BEGINS, SUMMARY_BEGINS, publish
-from experiments.tracking import StoreError
+from experiments.stores import StoreError
 
 
 @pytest.fixture(scope="module")

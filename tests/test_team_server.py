@@ -17,11 +17,15 @@ from team_server import TeamServer, postgresql
 
 from analysis import runs
 from experiments import schema
-from experiments.state import state_folder
+from experiments.state import RunState, state_folder
+from experiments.stores import Past, Store, open_store, past_runs
+from experiments.tracking import AlreadyOver, TrackedRun
 
 LVT = Path(sys.executable).parent / "lvt"
-SMOKE = ("run", "smoke", "--workers", "2", "--set", "compare.model=[lstm_attention, transformer]")
-SMOKE += ("--set", "efficiency.lengths=[8, 16]", "--set", "efficiency.seconds_per_point=0.01")
+SMOKE = (
+    *("run", "smoke", "--workers", "2", "--set", "compare.model=[lstm_attention, transformer]"),
+    *("--set", "efficiency.lengths=[8, 16]", "--set", "efficiency.seconds_per_point=0.01"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +77,10 @@ def test_smoke_through_the_server_is_smoke_in_a_file(server: TeamServer, tmp_pat
     pd.testing.assert_frame_equal(untimed(here), untimed(there))
     assert len(untimed(there)) > 100
     measured = ["kind", "model", "seed", "metric", "at"]
-    sweeps = [table.loc[table["kind"] == schema.EFFICIENCY, measured].reset_index(drop=True) for table in (here, there)]
-    pd.testing.assert_frame_equal(*sweeps)
+    sweep, same = (
+        table[table["kind"] == schema.EFFICIENCY][measured].reset_index(drop=True) for table in (here, there)
+    )
+    pd.testing.assert_frame_equal(sweep, same)
     # Artifacts went through the server into its store.
     client = MlflowClient(server.uri)
     for run_id in there["run_id"].unique():
@@ -82,6 +88,53 @@ def test_smoke_through_the_server_is_smoke_in_a_file(server: TeamServer, tmp_pat
         assert (downloaded / schema.CONFIG_ARTIFACT).stat().st_size > 0
     again = finish(lvt(*SMOKE, folder=tmp_path, uri=server.uri))
     assert "6 runs, 6 finished before, 0 to do" in again
+
+
+def test_what_is_finished_is_known_without_a_search(
+    server: TeamServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index says what a search says: of old runs, new ones, ones that it missed, deleted ones and ones run anew."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    client = MlflowClient(server.uri)
+    experiment = client.create_experiment("past")
+
+    def add(key: str, status: str, **tags: str) -> str:
+        run_id = client.create_run(experiment, tags={schema.KEY: key, **tags}).info.run_id
+        client.set_terminated(run_id, status)
+        return str(run_id)
+
+    add("old", schema.FINISHED)  # before there was an index
+    gone = add("gone", schema.FINISHED)
+    add("failed", schema.FAILED, **{schema.REASON: "for a reason"})
+    add("killed", schema.KILLED)
+    store = open_store(server.uri, "past", "For tests.")
+    run = begun(store, "new")
+    assert run.finish(schema.FINISHED)
+    add("missed", schema.FINISHED)  # by a process that died before it could note it
+    client.delete_run(gone)
+    failed, unfinished = {"failed": "for a reason"}, frozenset({"killed"})
+    assert past_runs(store) == Past(frozenset({"old", "new"}), failed, unfinished)
+    with pytest.raises(AlreadyOver):
+        begun(store, "missed")
+    assert past_runs(store).finished == {"old", "new", "missed"}
+    assert begun(store, "gone").finish(schema.FINISHED)
+    assert past_runs(store).finished == {"old", "new", "missed", "gone"}
+    (index_run,) = client.search_runs([experiment], f"tags.`{schema.KIND}` = '{schema.INDEX}'")
+    client.delete_run(index_run.info.run_id)
+    by_search = Past(frozenset({"old", "new", "missed", "gone"}), failed, unfinished)
+    assert past_runs(store) == by_search
+    assert past_runs(open_store(server.uri, "past", "For tests.")) == by_search
+    assert begun(store, "last").finish(schema.FINISHED)
+    assert past_runs(store).finished == {"old", "new", "missed", "gone", "last"}
+
+
+def begun(store: Store, key: str) -> TrackedRun:
+    state = RunState.claim(store.states / key)
+    assert state is not None
+    try:
+        return TrackedRun(store, state, key, key, {schema.KEY: key}, {})
+    finally:
+        state.release()
 
 
 def test_the_server_answers_to_its_own_name_only(server: TeamServer) -> None:
