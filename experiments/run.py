@@ -9,7 +9,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -47,6 +47,7 @@ class Place:
     data_root: Path | None
     checkpoint_every: float = 30.0  # seconds between two checkpoints of a training
     since: float = math.inf  # seconds since 1970; what failed later, in another process, is not tried again
+    code: tuple[str, bool] | None = field(default_factory=git_state)  # that is executed; a cluster has no checkout
 
 
 @functools.lru_cache(maxsize=32)
@@ -394,9 +395,8 @@ def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:
             tags[schema.MEASURES] = " ".join(f"{kind}={axis}" for kind, axis in run.task.measures.items())
         if run.task.language_class is not None:
             tags[schema.LANGUAGE_CLASS] = run.task.language_class
-    state = git_state()
-    if state is not None:
-        commit, dirty = state
+    if place.code is not None:
+        commit, dirty = place.code
         tags |= {schema.GIT_COMMIT: commit, schema.GIT_DIRTY: str(dirty).lower()}
     return tags
 

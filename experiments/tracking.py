@@ -30,6 +30,7 @@ from experiments.sending import VALUE_LENGTH, create, log_points, mark, plain, s
 from experiments.state import RunState, is_claimed, read_record
 from experiments.stores import Store
 
+STORE_PATIENCE = 60.0  # seconds to wait for a store that is away when there is nothing else to do
 LEASE = 3600  # seconds; how long a run of another machine that has not been heard of is taken to be alive
 
 
@@ -264,8 +265,23 @@ def send_left(store: Store) -> int:
     return missing
 
 
-def leave(store: Store, key: str, status: str, reason: str) -> bool:
+def send_patiently(store: Store) -> int:
+    """As `send_left`, but waits a while for a store that is away."""
+    until = time.monotonic() + STORE_PATIENCE
+    while (missing := send_left(store)) and time.monotonic() < until:
+        time.sleep(2)
+    return missing
+
+
+def leave(store: Store, key: str, status: str, reason: str, host: str | None = None) -> bool:
     """Marks a run whose process can no longer do so; its state stays, so that it can go on.
+
+    Args:
+        store: in which it is.
+        key: of the run.
+        status: for it.
+        reason: of a failure.
+        host: the machine that executed it, where that may be another one, which then has its state.
 
     Returns:
         Whether the run had finished, and its process only could not say so any more.
@@ -274,15 +290,19 @@ def leave(store: Store, key: str, status: str, reason: str) -> bool:
     if state is None:
         return False
     record = state.read_record()
+    client = MlflowClient(store.tracking_uri)
     finished = False
     try:
-        if record is None:  # it has not begun, or is over and its process died before it could say so
-            found = _runs_of_key(MlflowClient(store.tracking_uri), store, key)
+        if record is None:  # it has not begun, or is over and its process died before it could say so; or is elsewhere
+            found = _runs_of_key(client, store, key)
             finished = any(run.info.status == FINISHED for run in found)
+            for run in found:
+                if run.info.status == RUNNING and host is not None and run.data.tags.get(schema.HOST) == host:
+                    mark(client, run.info.run_id, status, reason)
         elif record["status"] != RUNNING:
             finished = record["status"] == FINISHED
         elif record["run_id"] is not None:
-            mark(MlflowClient(store.tracking_uri), record["run_id"], status, reason)
+            mark(client, record["run_id"], status, reason)
     except (MlflowException, OSError) as error:
         logging.getLogger(__name__).warning("a run could not be marked as %s: %s", status, error)
     if record is None:
