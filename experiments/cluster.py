@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from experiments.config import EfficiencyRun, Run, run_key
+from experiments.config import EfficiencyRun, LearnRun, Run, run_key
 from experiments.engine import LOOK_EVERY, Begun, Event, Lost
 from experiments.environment import prepare_processor
 from experiments.run import Job, Outcome, Place, execute
@@ -116,11 +116,13 @@ class Tasks:
 
 def needs(job: Job, device: str, workers: int) -> dict[str, float]:
     """What a job is given, in the terms of Ray: what is measured has its device for itself."""
-    alone = isinstance(job[0], EfficiencyRun)
+    run = job[0]
+    alone = isinstance(run, EfficiencyRun)
+    devices = run.training.devices if isinstance(run, LearnRun) else 1
     if device == "cuda":
-        return {"num_cpus": 1, "num_gpus": 1 if alone else 1 / workers}
+        return {"num_cpus": devices, "num_gpus": devices if alone or devices > 1 else 1 / workers}
     most = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
-    return {"num_cpus": most if alone else 1}
+    return {"num_cpus": most if alone else devices}
 
 
 class _Desk:

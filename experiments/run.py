@@ -9,6 +9,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,10 @@ from experiments.schema import FAILED, FINISHED, KILLED
 from experiments.state import RunState, UnreadableError
 from experiments.stores import Store
 from experiments.tasks import Task
+from experiments.team import Team
 from experiments.text_metrics import signatures
 from experiments.tracking import AlreadyOver, Elsewhere, TrackedRun
-from experiments.training import Diverged, Status, train
+from experiments.training import Diverged, Status, train, update
 from models.config import Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts
 from models.matching import match, match_error
@@ -278,19 +280,23 @@ def _execute_learn(
     torch.manual_seed(run.seed)
     model = build(config, data.dimensions).to(device)
 
-    selected = train(
-        model,
-        config,
-        data,
-        run.training,
-        headline=run.task.headline,
-        metrics=run.task.metrics,
-        seed=run.seed,
-        device=device,
-        recorder=tracked,
-        keeper=Checkpoints(attempt.state, attempt.checkpoint, tracked, place.checkpoint_every, stop),
-        watch=watch,
-    )
+    kept = attempt.checkpoint and attempt.checkpoint["training"]
+    together = Team(run, config, place.data_root, place.device, kept) if run.training.devices > 1 else None
+    with together or nullcontext():
+        selected = train(
+            model,
+            config,
+            data,
+            run.training,
+            headline=run.task.headline,
+            metrics=run.task.metrics,
+            seed=run.seed,
+            device=device,
+            recorder=tracked,
+            keeper=Checkpoints(attempt.state, attempt.checkpoint, tracked, place.checkpoint_every, stop),
+            watch=watch,
+            step=together.update if together else update,
+        )
     tracked.point(schema.SELECTED_STEP, selected.step)
     tracked.checkpoint(
         selected.weights, {"name": run.model.name, **asdict(config), **asdict(data.dimensions), **_vocabularies(data)}

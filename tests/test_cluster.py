@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ray.cluster_utils import Cluster
 
 from experiments import schema
 from experiments.cluster import Tasks, connect, needs
-from experiments.config import Run, run_key
+from experiments.config import LearnRun, Run, run_key
 from experiments.execution import Limits, execute_grid
 from experiments.grid import load_grid
 from experiments.run import Place, jobs
@@ -134,6 +134,10 @@ def test_what_jobs_are_given(cluster: Cluster, tmp_path: Path) -> None:
         assert needs(sweeps, "cpu", 4) == {"num_cpus": 3}
         assert needs(learn, "cuda", 4) == {"num_cpus": 1, "num_gpus": 0.25}
         assert needs(sweeps, "cuda", 4) == {"num_cpus": 1, "num_gpus": 1}
+        assert isinstance(learn[0], LearnRun)
+        shared = replace(learn[0], training=learn[0].training.model_copy(update={"devices": 2}))
+        assert needs((shared,), "cpu", 4) == {"num_cpus": 2}
+        assert needs((shared,), "cuda", 4) == {"num_cpus": 2, "num_gpus": 2}
     finally:
         ray.shutdown()
         cluster.remove_node(large)
