@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from experiments.config import LearnRun, Run
+    from experiments.engine import Engine
     from experiments.grid import Grid
-    from experiments.tracking import Past, Store
+    from experiments.run import Place
+    from experiments.stores import Past, Store
     from experiments.tuning import Choice
     from models.config import Budget, Dimensions, ModelConfig
 
 USAGE = 2  # exit code for bad usage and bad grids; 1 is for runs that failed
 
-STORE_PATIENCE = 60.0  # seconds to wait, at the end of a grid, for a store that is away
+AUTO = "auto"  # of --workers
 
 app = typer.Typer(
     help="LSTM or Transformer? Trains matched models on the same tasks, tracks the runs and reports what they show.",
@@ -41,6 +43,13 @@ class DeviceChoice(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class EngineChoice(StrEnum):
+    """What executes runs."""
+
+    local = "local"
+    ray = "ray"
 
 
 GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="A bundled grid, or the path of a .yaml file.")]
@@ -73,7 +82,17 @@ def run(
     profile: ProfileOption = None,
     overrides: SetOption = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes at once; default: one a core, on a GPU one.")
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes at once, or as many as pay; default: one a core, on a GPU one. On a cluster: on each GPU.",
+        ),
+    ] = None,
+    engine: Annotated[EngineChoice, typer.Option(help="Processes of this machine, or tasks of a Ray cluster.")] = (
+        EngineChoice.local
+    ),
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster, or auto; default: a new one on this machine.")
     ] = None,
     device: DeviceOption = DeviceChoice.auto,
     data: DataOption = None,
@@ -97,15 +116,25 @@ def run(
 
     from experiments.config import run_key
     from experiments.execution import Limits, Stopped, execute_grid
+    from experiments.processes import Processes
     from experiments.progress import Progress
     from experiments.run import Place, run_name
     from experiments.schema import TUNING
-    from experiments.tracking import StoreError, open_store, past_runs, send_left
+    from experiments.stores import StoreError, open_store, past_runs
+    from experiments.tracking import send_left
 
     console = _console()
+    if workers not in (None, AUTO) and not (workers.isdecimal() and int(workers) > 0):
+        _stop(f"--workers: found {workers!r}; it should be a whole number from 1 on, or auto")
     loaded = _load(grid, overrides, profile)
     _sizes(loaded, data)
-    chosen = _device(device)
+    if engine is EngineChoice.local:
+        if address is not None:
+            _stop("--address is that of a Ray cluster: it needs --engine ray")
+        chosen = _device(device)
+        executes: Callable[[Place, int], Engine] = Processes
+    else:
+        chosen, executes = _cluster(address, device, workers, _uri(tracking_uri))
     since = time.time()
     try:
         store = open_store(_uri(tracking_uri), loaded.name, loaded.description, {one.kind for one in loaded.runs})
@@ -128,9 +157,13 @@ def run(
         if todo:
             place = Place(store, loaded.name, chosen, data, checkpoint_every, since)
             limits = Limits(timeout, silence)
+            if workers == AUTO:
+                count = _paying_workers(console, todo, data, chosen)
+            else:
+                count = int(workers or _default_workers(chosen))
             try:
                 with Progress(console, len(todo)) as progress:
-                    failures |= execute_grid(todo, place, workers or _default_workers(chosen), progress, limits)
+                    failures |= execute_grid(todo, place, count, progress, limits, executes)
             except Stopped:
                 _stop("interrupted: finished runs are kept, the others go on when the grid is run again", code=130)
             _send_what_is_left(store)
@@ -361,7 +394,7 @@ def import_benchmarks(
 ) -> None:
     """Put benchmarks into the store, a run a model, as the grid `benchmarks`."""
     from experiments import benchmarks, schema
-    from experiments.tracking import StoreError, open_store
+    from experiments.stores import StoreError, open_store
 
     try:
         found = benchmarks.read(file)
@@ -590,7 +623,7 @@ def _assignments(option: str, text: str) -> dict[str, Any]:
 
 def _past(uri: str, grid: Grid) -> tuple[Store | None, Past]:
     """The store, if it knows the grid, and what it knows of its runs; nothing is created."""
-    from experiments.tracking import Past, StoreError, existing_store, past_runs
+    from experiments.stores import Past, StoreError, existing_store, past_runs
 
     try:
         store = existing_store(uri, grid.name)
@@ -601,7 +634,7 @@ def _past(uri: str, grid: Grid) -> tuple[Store | None, Past]:
 
 def _choices(grid: Grid, store: Store | None, device: str) -> list[Choice]:
     """What validation chooses of the trials that are finished in the store."""
-    from experiments.tracking import StoreError, trial_scores
+    from experiments.stores import StoreError, trial_scores
 
     try:
         scores = {} if store is None or not grid.tunings else trial_scores(store)
@@ -638,15 +671,10 @@ def _estimate(run: LearnRun, config: ModelConfig, *, data: Path | None, device: 
 
 def _send_what_is_left(store: Store) -> None:
     """Waits a while for a store that was away when runs ended."""
-    import time
+    from experiments.tracking import send_patiently
 
-    from experiments.tracking import send_left
-
-    until = time.monotonic() + STORE_PATIENCE
-    while missing := send_left(store):
-        if time.monotonic() > until:
-            _stop(f"{store.tracking_uri} does not take {missing} runs; run the grid again to send them", code=1)
-        time.sleep(2)
+    if missing := send_patiently(store):
+        _stop(f"{store.tracking_uri} does not take {missing} runs; run the grid again to send them", code=1)
 
 
 def _device(choice: DeviceChoice) -> str:
@@ -656,6 +684,50 @@ def _device(choice: DeviceChoice) -> str:
     if choice is DeviceChoice.cuda and not available:
         _stop("--device cuda: torch finds no CUDA device on this machine")
     return "cuda" if choice is DeviceChoice.cuda or (choice is DeviceChoice.auto and available) else "cpu"
+
+
+def _cluster(
+    address: str | None, choice: DeviceChoice, workers: str | None, uri: str
+) -> tuple[str, Callable[[Place, int], Engine]]:
+    """Connects to a Ray cluster: the device of its runs, and what executes them."""
+    try:
+        from experiments.cluster import Tasks, connect
+    except ImportError:
+        _stop("--engine ray needs Ray: pip install -e '.[ray]' -c constraints.txt")
+    if address is not None and not uri.startswith(("http://", "https://")):
+        _stop(
+            f"--address {address}: the machines of a cluster cannot all write {uri}; start a server (README, "
+            "A team's server) and give its address as --tracking-uri http://…"
+        )
+    if workers == AUTO:
+        _stop("--workers auto tries this machine, not a cluster: state how many runs share a GPU")
+    try:
+        available = connect(address)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        _stop(f"--address {address}: {error}")
+    if choice is DeviceChoice.cuda and available != "cuda":
+        _stop("--device cuda: the cluster has no GPUs")
+    device = "cpu" if choice is DeviceChoice.cpu else available
+    if device == "cpu" and workers is not None:
+        _stop("--workers: without GPUs, each run of a cluster takes one core; there is nothing to share")
+    return device, Tasks
+
+
+def _paying_workers(console: Console, runs: list[Run], data: Path | None, device: str) -> int:
+    """How many workers pay, tried with some of the runs."""
+    import psutil
+
+    from experiments.packing import paying, sample, throughputs
+
+    tried = sample(runs)
+    if not tried:
+        return 1  # everything else is executed alone
+    with console.status("how many workers pay"):
+        rates = throughputs(tried, data, device, psutil.cpu_count() or 1)
+    count = paying(rates)
+    measured = ", ".join(f"{rate / rates[1]:.2f} with {many}" for many, rate in rates.items())
+    console.print(f"workers: {count}; throughput as a multiple of one worker's: {measured}")
+    return count
 
 
 def _default_workers(device: str) -> int:
@@ -702,7 +774,7 @@ def _publish(runs: pd.DataFrame, names: list[str], folder: Path, uri: str) -> No
     """Shows a report on the page of each of its grids."""
     from analysis.claims import folklore, headline, ledger, summary
     from experiments.publishing import publish
-    from experiments.tracking import StoreError
+    from experiments.stores import StoreError
 
     answers = folklore(runs, ledger(runs))
     try:

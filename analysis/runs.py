@@ -129,7 +129,7 @@ def _search(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
     token: str | None = None
     while True:
         page = client.search_runs([experiment_id], max_results=PAGE, page_token=token)
-        yield from (run for run in page if run.data.tags.get(schema.KIND) != schema.REPORT)
+        yield from (run for run in page if run.data.tags.get(schema.KIND) not in (schema.REPORT, schema.INDEX))
         token = page.token
         if not token:
             return

@@ -10,7 +10,8 @@ from typing import Any
 
 from experiments import schema
 from experiments.state import RunState
-from experiments.tracking import AlreadyOver, Store, TrackedRun
+from experiments.stores import Store
+from experiments.tracking import AlreadyOver, TrackedRun
 
 GRID = "benchmarks"  # under which they are kept
 NOTED = ("model", "phase", "length", "batch_size", "parameters", "flops", "dtype", "threads")  # in `extra_info`

@@ -85,6 +85,7 @@ class Training(Settings):
         clip: largest gradient norm.
         label_smoothing: share of the target's probability spread over the vocabulary, in training only.
         precision: "bfloat16" runs the matrix products under autocast; "auto" does so on CUDA.
+        devices: processes that share every batch, each on a GPU of its own or, on the CPU, with a thread of its own.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -102,6 +103,7 @@ class Training(Settings):
     clip: float = Field(default=1.0, gt=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    devices: int = Field(default=1, ge=1)
 
     def model_post_init(self, context: Any) -> None:
         """Refuses two limits and two sizes of a batch, and none."""
@@ -110,11 +112,14 @@ class Training(Settings):
             raise ValueError(f"state exactly one of {', '.join(LIMITS)}, not {' and '.join(stated) or 'none'}")
         if (self.batch_size is None) == (self.batch_tokens is None):
             raise ValueError("state either batch_size or batch_tokens")
+        if self.devices > 1 and (self.batch_size is None or self.batch_size % self.devices):
+            raise ValueError(f"devices: {self.devices} share a batch evenly: state a batch_size that they divide")
 
     @model_serializer(mode="wrap")
     def _stated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Limits that are not stated, and a stop that is not asked for, change nothing: not the key of a run either."""
-        return {name: value for name, value in dump(self).items() if value or name not in (*LIMITS, "stop_when_solved")}
+        """Limits that are not stated, and what is not asked for, change nothing: not the key of a run either."""
+        unasked = {**dict.fromkeys(LIMITS), "stop_when_solved": False, "devices": 1}
+        return {name: value for name, value in dump(self).items() if name not in unasked or value != unasked[name]}
 
     @property
     def limit(self) -> tuple[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.config import LearnRun, Run, run_key
 from experiments.schema import FINAL
-from experiments.tracking import Past
+from experiments.stores import Past
 from experiments.tuning import Choice
 from models.config import Dimensions, ModelConfig
 from models.cost import count_parameters, on_meta

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from experiments import page, schema
-from experiments.tracking import StoreError
+from experiments.stores import StoreError
 
 SUMMARY_TITLE = "### What the runs show"
 RUN_NAME = "report"

@@ -9,7 +9,8 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,10 +27,12 @@ from experiments.gates import integrity_gates
 from experiments.gradients import reach_of_loss
 from experiments.schema import FAILED, FINISHED, KILLED
 from experiments.state import RunState, UnreadableError
+from experiments.stores import Store
 from experiments.tasks import Task
+from experiments.team import Team
 from experiments.text_metrics import signatures
-from experiments.tracking import AlreadyOver, Elsewhere, Store, TrackedRun
-from experiments.training import Diverged, Status, train
+from experiments.tracking import AlreadyOver, Elsewhere, TrackedRun
+from experiments.training import Diverged, Status, train, update
 from models.config import Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts
 from models.interface import EncoderDecoder
@@ -49,6 +52,7 @@ class Place:
     data_root: Path | None
     checkpoint_every: float = 30.0  # seconds between two checkpoints of a training
     since: float = math.inf  # seconds since 1970; what failed later, in another process, is not tried again
+    code: tuple[str, bool] | None = field(default_factory=git_state)  # that is executed; a cluster has no checkout
 
 
 @functools.lru_cache(maxsize=32)
@@ -283,19 +287,23 @@ def _execute_training(
     if isinstance(run, GradientsRun):  # a training that is resumed takes up these points, too: none is there twice
         _log_gradients(run, model, schema.INITIAL, device, tracked)
 
-    selected = train(
-        model,
-        config,
-        data,
-        run.training,
-        headline=run.task.headline,
-        metrics=run.task.metrics,
-        seed=run.seed,
-        device=device,
-        recorder=tracked,
-        keeper=Checkpoints(attempt.state, attempt.checkpoint, tracked, place.checkpoint_every, stop),
-        watch=watch,
-    )
+    kept = attempt.checkpoint and attempt.checkpoint["training"]
+    together = Team(run, config, place.data_root, place.device, kept) if run.training.devices > 1 else None
+    with together or nullcontext():
+        selected = train(
+            model,
+            config,
+            data,
+            run.training,
+            headline=run.task.headline,
+            metrics=run.task.metrics,
+            seed=run.seed,
+            device=device,
+            recorder=tracked,
+            keeper=Checkpoints(attempt.state, attempt.checkpoint, tracked, place.checkpoint_every, stop),
+            watch=watch,
+            step=together.update if together else update,
+        )
     tracked.point(schema.SELECTED_STEP, selected.step)
     for name, value in selected.scores.scalars.items():
         if schema.category_of(schema.metric(schema.SELECTED, name)) is None:
@@ -427,9 +435,8 @@ def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:
             tags[schema.MEASURES] = " ".join(f"{kind}={axis}" for kind, axis in run.task.measures.items())
         if run.task.language_class is not None:
             tags[schema.LANGUAGE_CLASS] = run.task.language_class
-    state = git_state()
-    if state is not None:
-        commit, dirty = state
+    if place.code is not None:
+        commit, dirty = place.code
         tags |= {schema.GIT_COMMIT: commit, schema.GIT_DIRTY: str(dirty).lower()}
     return tags
 

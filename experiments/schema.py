@@ -47,6 +47,8 @@ NOTE = "mlflow.note.content"
 LOGGED_ARTIFACTS = "mlflow.loggedArtifacts"  # tells the dashboard which artifacts are tables
 EXPERIMENT_KIND = "mlflow.experimentKind"  # decides which pages the dashboard offers
 TRAINING_EXPERIMENT = "custom_model_development"
+INDEX_RUN = "index"  # of an experiment: the id of its run of the kind INDEX; absent in a SQLite store
+FINISHED_KEY = "finished."  # of that run: tags "finished.<key>", the id of the finished run
 
 # --- how far a run is: MLflow's status --------------------------------------------------------------------------------
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
@@ -57,6 +59,7 @@ EFFICIENCY = "efficiency"
 GRADIENTS = "gradients"
 REPORT = "report"  # holds the report of its grid as artifacts; nothing is measured in it
 PROFILE = "profile"
+INDEX = "index"  # names the finished runs of its grid (experiments.index); nothing is measured in it
 
 # --- phases of a grid ------------------------------------------------------------------------------------------------
 TUNING = "tuning"  # a trial: what it shows chooses settings, and enters no comparison

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from experiments import schema
+from experiments import index, schema
 from experiments.state import ARTIFACTS, RunState
 
 POINTS_AT_ONCE = 1000  # MLflow's limits on one log_batch
@@ -40,6 +40,8 @@ def send_record(client: MlflowClient, experiment_id: str, state: RunState, recor
         if (state.folder / ARTIFACTS).exists():
             client.log_artifacts(run_id, str(state.folder / ARTIFACTS))
         mark(client, run_id, record["status"], record["reason"])
+        if record["status"] == schema.FINISHED:
+            index.note(client, experiment_id, record["tags"][schema.KEY], run_id)
     except (MlflowException, OSError) as error:
         logging.getLogger(__name__).warning("what is left of a run cannot be sent yet: %s", error)
         return False

@@ -1,4 +1,4 @@
-"""Tracking in MLflow: one store, one experiment a grid, one flat run a run, found by its tags.
+"""Tracking in MLflow: one flat run a run, found by its tags.
 
 What a run has to say is kept on disk first (experiments.state) and sent to the store by a thread of its own, so that
 training waits for no store: one that is locked, full or away gets everything when it is back. Nothing is sent twice:
@@ -10,155 +10,28 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import platform
-import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
-# A server that is away is tried again later, by us, and not for minutes by the client while a worker waits.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Metric, ViewType
+from mlflow.entities import Metric
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
-from experiments import page, schema
+from experiments import index, schema
 from experiments.evaluation import Prediction
 from experiments.schema import FAILED, FINISHED, KILLED, RUNNING
 from experiments.sending import VALUE_LENGTH, create, log_points, mark, plain, send_record
-from experiments.state import SQLITE, RunState, exclusively, is_claimed, read_record, state_folder
+from experiments.state import RunState, is_claimed, read_record
+from experiments.stores import Store
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
-
-MLARTIFACTS = "mlartifacts"  # folder beside a SQLite store
+STORE_PATIENCE = 60.0  # seconds to wait for a store that is away when there is nothing else to do
 LEASE = 3600  # seconds; how long a run of another machine that has not been heard of is taken to be alive
-
-
-class StoreError(Exception):
-    """The tracking store cannot be used; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class Store:
-    """A tracking store and the experiment of one grid in it.
-
-    Attributes:
-        tracking_uri: MLflow's address of the store.
-        experiment_id: of the grid.
-        states: folder in which the grid's runs keep their state (experiments.state).
-    """
-
-    tracking_uri: str
-    experiment_id: str
-    states: Path
-
-
-def open_store(
-    tracking_uri: str, grid: str, description: str, kinds: Collection[str] = (schema.LEARN, schema.EFFICIENCY)
-) -> Store:
-    """Creates the store and the grid's experiment where they do not exist yet, and writes the grid's page.
-
-    One process at a time: two that create one SQLite store at once break it.
-
-    Args:
-        tracking_uri: MLflow's address of the store.
-        grid: its name.
-        description: what it compares.
-        kinds: of its runs, which decide on the views of its page.
-
-    Raises:
-        StoreError: it cannot be reached or written.
-    """
-    states = state_folder(tracking_uri)
-    try:
-        with exclusively(states / "creation.lock"):
-            client = MlflowClient(tracking_uri)
-            experiment = client.get_experiment_by_name(grid)
-            if experiment is None:
-                experiment_id = client.create_experiment(grid, artifact_location=_artifact_location(tracking_uri, grid))
-            elif experiment.lifecycle_stage != "active":
-                raise StoreError(
-                    f"{tracking_uri}: the experiment {grid!r} was deleted; restore it or use another store"
-                )
-            else:
-                experiment_id = experiment.experiment_id
-            page.describe(client, experiment_id, description, kinds, first=f"verdicts: `lvt report {grid} --publish`")
-            client.set_experiment_tag(experiment_id, schema.EXPERIMENT_KIND, schema.TRAINING_EXPERIMENT)
-    except (MlflowException, OSError) as error:
-        raise StoreError(f"{tracking_uri}: {error}") from error
-    return Store(tracking_uri, experiment_id, states / grid)
-
-
-def existing_store(tracking_uri: str, grid: str) -> Store | None:
-    """The store, if it has runs of the grid; nothing is created.
-
-    Raises:
-        StoreError: it cannot be reached.
-    """
-    if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).exists():
-        return None
-    try:
-        experiment = MlflowClient(tracking_uri).get_experiment_by_name(grid)
-    except (MlflowException, OSError) as error:
-        raise StoreError(f"{tracking_uri}: {error}") from error
-    if experiment is None:
-        return None
-    return Store(tracking_uri, experiment.experiment_id, state_folder(tracking_uri) / grid)
-
-
-@dataclass(frozen=True)
-class Past:
-    """What a store knows of a grid's earlier runs.
-
-    Attributes:
-        finished: keys of the runs that are finished.
-        failed: key → why, of the runs that failed, also of those that finished another time.
-        begun: keys of the runs that were begun and are neither: they run somewhere, or were interrupted.
-    """
-
-    finished: frozenset[str] = frozenset()
-    failed: Mapping[str, str] = field(default_factory=dict)
-    begun: frozenset[str] = frozenset()
-
-
-def past_runs(store: Store) -> Past:
-    """Reads the grid's runs once, of each its status and two tags."""
-    finished, failed, begun = set(), {}, set()
-    for status, key, reason in _states(store):
-        if status == FINISHED:
-            finished.add(key)
-        elif status == FAILED:
-            failed[key] = reason
-        else:
-            begun.add(key)
-    return Past(frozenset(finished), failed, frozenset(begun))
-
-
-def trial_scores(store: Store) -> dict[str, float]:
-    """Key → headline of the selected checkpoint on validation, of every finished trial of the grid.
-
-    Raises:
-        StoreError: it cannot be reached.
-    """
-    trials = f"tags.`{schema.PHASE}` = '{schema.TUNING}' and attributes.status = '{FINISHED}'"
-    try:
-        return {
-            run.data.tags[schema.KEY]: run.data.metrics[schema.metric(schema.SELECTED, run.data.tags[schema.HEADLINE])]
-            for run in _runs(store, trials)
-        }
-    except MlflowException as error:
-        raise StoreError(f"{store.tracking_uri}: {error}") from error
 
 
 class AlreadyOver(Exception):
@@ -392,8 +265,23 @@ def send_left(store: Store) -> int:
     return missing
 
 
-def leave(store: Store, key: str, status: str, reason: str) -> bool:
+def send_patiently(store: Store) -> int:
+    """As `send_left`, but waits a while for a store that is away."""
+    until = time.monotonic() + STORE_PATIENCE
+    while (missing := send_left(store)) and time.monotonic() < until:
+        time.sleep(2)
+    return missing
+
+
+def leave(store: Store, key: str, status: str, reason: str, host: str | None = None) -> bool:
     """Marks a run whose process can no longer do so; its state stays, so that it can go on.
+
+    Args:
+        store: in which it is.
+        key: of the run.
+        status: for it.
+        reason: of a failure.
+        host: the machine that executed it, where that may be another one, which then has its state.
 
     Returns:
         Whether the run had finished, and its process only could not say so any more.
@@ -402,14 +290,19 @@ def leave(store: Store, key: str, status: str, reason: str) -> bool:
     if state is None:
         return False
     record = state.read_record()
+    client = MlflowClient(store.tracking_uri)
     finished = False
     try:
-        if record is None:  # it has not begun, or is over and its process died before it could say so
-            finished = key in past_runs(store).finished
+        if record is None:  # it has not begun, or is over and its process died before it could say so; or is elsewhere
+            found = _runs_of_key(client, store, key)
+            finished = any(run.info.status == FINISHED for run in found)
+            for run in found:
+                if run.info.status == RUNNING and host is not None and run.data.tags.get(schema.HOST) == host:
+                    mark(client, run.info.run_id, status, reason)
         elif record["status"] != RUNNING:
             finished = record["status"] == FINISHED
         elif record["run_id"] is not None:
-            mark(MlflowClient(store.tracking_uri), record["run_id"], status, reason)
+            mark(client, record["run_id"], status, reason)
     except (MlflowException, OSError) as error:
         logging.getLogger(__name__).warning("a run could not be marked as %s: %s", status, error)
     if record is None:
@@ -432,6 +325,7 @@ def _to_take_up(
     for run in known:
         run_id, status, tags = run.info.run_id, run.info.status, run.data.tags
         if status == FINISHED:
+            index.note(client, run.info.experiment_id, tags[schema.KEY], run_id)
             raise AlreadyOver("")
         if status == FAILED and (run.info.end_time or 0) / 1000 > since:
             raise AlreadyOver(tags.get(schema.REASON, "failed"))
@@ -452,56 +346,6 @@ def _to_take_up(
 
 def _runs_of_key(client: MlflowClient, store: Store, key: str) -> list[StoredRun]:
     return list(client.search_runs([store.experiment_id], f"tags.`{schema.KEY}` = '{key}'"))
-
-
-def _states(store: Store) -> Iterator[tuple[str, str, str]]:
-    """Status, key and reason of every run of the grid that has a key.
-
-    Of a SQLite store they are read from its tables: MLflow's search brings all metrics and parameters along, which for
-    ten thousand runs takes half a minute. Should the tables ever be others, and of a server, MLflow is asked.
-    """
-    if store.tracking_uri.startswith(SQLITE):
-        try:
-            yield from _states_in_file(store)
-            return
-        except sqlite3.Error:
-            pass
-    for run in _runs(store):
-        if schema.KEY in run.data.tags:
-            yield run.info.status, run.data.tags[schema.KEY], run.data.tags.get(schema.REASON, "")
-
-
-def _states_in_file(store: Store) -> list[tuple[str, str, str]]:
-    query = """
-        SELECT runs.status, keys.value, coalesce(reasons.value, '')
-        FROM runs JOIN tags AS keys ON keys.run_uuid = runs.run_uuid AND keys.key = ?
-        LEFT JOIN tags AS reasons ON reasons.run_uuid = runs.run_uuid AND reasons.key = ?
-        WHERE runs.experiment_id = ? AND runs.lifecycle_stage = 'active' ORDER BY runs.start_time DESC, runs.run_uuid
-    """
-    address = f"{Path(store.tracking_uri.removeprefix(SQLITE)).resolve().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(address, timeout=20, uri=True)) as file:
-        return file.execute(query, (schema.KEY, schema.REASON, int(store.experiment_id))).fetchall()
-
-
-def _runs(store: Store, of: str = "") -> Iterator[StoredRun]:
-    """Every run of the grid, or those that a filter of MLflow lets pass."""
-    client = MlflowClient(store.tracking_uri)
-    token = None
-    while True:
-        page = client.search_runs(
-            [store.experiment_id], of, run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _artifact_location(tracking_uri: str, grid: str) -> str | None:
-    """A folder beside a SQLite file; a server decides for itself."""
-    if not tracking_uri.startswith(SQLITE):
-        return None
-    return (Path(tracking_uri.removeprefix(SQLITE)).resolve().parent / MLARTIFACTS / grid).as_uri()
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

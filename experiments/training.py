@@ -46,6 +46,22 @@ class Recorder(Protocol):
         """Takes one value of a metric of experiments.schema, at a training step."""
 
 
+class Update(Protocol):
+    """One step of training: see `update`, or experiments.team of several processes."""
+
+    def __call__(
+        self,
+        model: EncoderDecoder,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        *,
+        clip: float,
+        label_smoothing: float,
+        bfloat16: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the gradient's norm before clipping."""
+
+
 class Diverged(RuntimeError):
     """The loss is no number any more."""
 
@@ -74,6 +90,40 @@ class Status:
     seconds_left: float
 
 
+def optimizer_for(model: EncoderDecoder, settings: Training) -> torch.optim.Optimizer:
+    """The optimiser; its learning rate is set at every step."""
+    return torch.optim.AdamW(
+        model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
+    )
+
+
+def update(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    clip: float,
+    label_smoothing: float,
+    bfloat16: bool,
+    weight: float | Tensor = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """One step of training, which does not wait for the device: the loss, and the gradient's norm before clipping.
+
+    `weight`: by what the mean loss of the batch counts.
+    """
+    with torch.autocast(batch.source.device.type, torch.bfloat16, enabled=bfloat16):
+        logits = model(batch.source, batch.target_in, batch.source_lengths)
+        loss = F.cross_entropy(
+            logits.flatten(0, 1), batch.target.flatten(), ignore_index=PAD, label_smoothing=label_smoothing
+        )
+        loss = loss * weight
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return loss.detach(), norm
+
+
 def train(
     model: EncoderDecoder,
     config: ModelConfig,
@@ -87,6 +137,7 @@ def train(
     recorder: Recorder,
     keeper: Keeper,
     watch: Callable[[Status], None],
+    step: Update = update,
 ) -> Selected:
     """Trains `model` in place and leaves the selected weights in it.
 
@@ -105,14 +156,13 @@ def train(
         recorder: takes every metric of experiments.schema that belongs to training and validation.
         keeper: keeps the state.
         watch: told how far it is, at most every `LOG_EVERY` steps.
+        step: makes an update.
 
     Raises:
         Diverged: the loss became NaN or infinite.
         experiments.session.ResumeError: the kept state is of a training on other data.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = optimizer_for(model, settings)
     generator = torch.Generator().manual_seed(seed)
     batches = data.training(settings.batch, generator, device)
     session = Session(loss_sum=torch.zeros((), device=device))
@@ -137,7 +187,7 @@ def train(
         learning_rate = settings.learning_rate * schedule(session.step, spent, session.warm, settings)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        loss, norm = update(
+        loss, norm = step(
             model, optimizer, batch, clip=settings.clip, label_smoothing=settings.label_smoothing, bfloat16=bfloat16
         )
         session.loss_sum += loss
@@ -186,28 +236,6 @@ def train(
     assert session.selected is not None
     model.load_state_dict(session.selected.weights)
     return session.selected
-
-
-def update(
-    model: EncoderDecoder,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    *,
-    clip: float,
-    label_smoothing: float,
-    bfloat16: bool,
-) -> tuple[Tensor, Tensor]:
-    """One step of training, which does not wait for the device: the loss, and the gradient's norm before clipping."""
-    with torch.autocast(batch.source.device.type, torch.bfloat16, enabled=bfloat16):
-        logits = model(batch.source, batch.target_in, batch.source_lengths)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1), batch.target.flatten(), ignore_index=PAD, label_smoothing=label_smoothing
-        )
-    optimizer.zero_grad()
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-    optimizer.step()
-    return loss.detach(), norm
 
 
 def schedule(step: int, spent: float, warm: float, settings: Training) -> float:

@@ -18,8 +18,8 @@ from experiments.attention_maps import LONGEST, SEQUENCES, attention_maps, sourc
 from experiments.config import parse_run
 from experiments.data import TaskData
 from experiments.run import Place, execute, load_task
+from experiments.stores import open_store
 from experiments.tasks import TASKS
-from experiments.tracking import open_store
 from models.config import LSTMConfig, ModelConfig, TransformerConfig
 from models.interface import PAD, EncoderDecoder
 from models.registry import build

@@ -10,7 +10,7 @@ import pytest
 
 from analysis import runs
 from experiments import benchmarks, schema
-from experiments.tracking import open_store
+from experiments.stores import open_store
 
 
 def benchmark(model: str, phase: str, length: int, median: float) -> dict[str, Any]:

@@ -17,13 +17,14 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
-from experiments import efficiency, schema, tracking
+from experiments import efficiency, schema, stores
 from experiments.config import LearnRun, Run, run_key
 from experiments.execution import execute_grid
 from experiments.grid import load_grid
 from experiments.run import Place, execute, jobs, load_task, sized_model
 from experiments.state import RunState
-from experiments.tracking import Store, StoreError, TrackedRun, open_store, past_runs
+from experiments.stores import Store, StoreError, open_store, past_runs
+from experiments.tracking import TrackedRun
 from experiments.training import Status
 from models.registry import build
 
@@ -319,9 +320,9 @@ def test_a_file_is_read_as_mlflow_reads_it(place: Place) -> None:
         for run in client.search_runs([store.experiment_id])
         if schema.KEY in run.data.tags
     )
-    assert sorted(tracking._states_in_file(store)) == by_mlflow
+    assert sorted(stores._states_in_file(store)) == by_mlflow
     past = past_runs(store)
-    assert past == tracking.Past(frozenset("a"), {"b": "for a reason", "e": ""}, frozenset("cd"))
+    assert past == stores.Past(frozenset("a"), {"b": "for a reason", "e": ""}, frozenset("cd"))
 
 
 def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:

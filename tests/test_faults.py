@@ -9,13 +9,9 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -29,6 +25,7 @@ import torch
 from faults import Campaign
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
+from team_server import TeamServer
 
 from experiments import schema
 from experiments.config import Run, run_key
@@ -37,17 +34,9 @@ from experiments.execution import Limits, Stopped, execute_grid
 from experiments.grid import load_grid
 from experiments.run import Outcome, Place, execute
 from experiments.state import CHECKPOINT, RunState, is_claimed
+from experiments.stores import Store, existing_store, open_store, past_runs
 from experiments.tasks.strings import RunningParity
-from experiments.tracking import (
-    Store,
-    TrackedRun,
-    existing_store,
-    leave,
-    left_to_send,
-    open_store,
-    past_runs,
-    send_left,
-)
+from experiments.tracking import TrackedRun, leave, left_to_send, send_left
 from experiments.training import Status
 
 
@@ -441,60 +430,33 @@ def test_a_store_that_cannot_be_written_gets_everything_when_it_can(place: Place
     has_all(place.store, "k", 5)
 
 
-def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1", "--port", str(port)]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with open(folder / "server.log", "a") as output:
-        server = subprocess.Popen(command, env=os.environ | quiet, start_new_session=True, stdout=output, stderr=output)
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return server
-        except OSError:
-            assert server.poll() is None
-            time.sleep(0.5)
-    pytest.fail("the server did not answer within two minutes")
-
-
-def end(server: subprocess.Popen[bytes]) -> None:
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait(30)
-
-
 def test_a_server_that_goes_away_gets_everything_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the middle of one run; a second one begins and ends without it."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    server = serve(tmp_path, port)
-    try:
-        place = Place(open_store(uri, "g", "For tests."), "g", "cpu", None, checkpoint_every=0.0)
+    with TeamServer(tmp_path) as server:
+        place = Place(open_store(server.uri, "g", "For tests."), "g", "cpu", None, checkpoint_every=0.0)
         runs = runs_of(tmp_path, "training.steps=100", "model=lstm", "compare.seed=[0, 1]")
         seen = list[Status]()
 
         def watch(status: Status) -> None:
             if not seen:
-                end(server)
+                server.kill()
             seen.append(status)
 
         assert once(runs[0], place, watch) == Outcome("finished")
         assert once(runs[1], place, watch) == Outcome("finished")
         assert len(left_to_send(place.store)) == 2
         assert send_left(place.store) == 2
-        server = serve(tmp_path, port)
+        server.start()
         assert send_left(place.store) == 0
-        assert existing_store(uri, "g") == place.store
+        assert existing_store(server.uri, "g") == place.store
         assert past_runs(place.store).finished == {run_key(run, "cpu") for run in runs}
+        client = MlflowClient(server.uri)
         for run in runs:
             (kept,) = stored(place, run)
-            history = MlflowClient(uri).get_metric_history(kept.info.run_id, schema.TRAIN_LOSS)
+            history = client.get_metric_history(kept.info.run_id, schema.TRAIN_LOSS)
             assert sorted(point.step for point in history) == [25, 50, 75, 100]
-            names = {artifact.path for artifact in MlflowClient(uri).list_artifacts(kept.info.run_id)}
+            names = {artifact.path for artifact in client.list_artifacts(kept.info.run_id)}
             assert {schema.CONFIG_ARTIFACT, schema.PREDICTIONS_ARTIFACTS[schema.TEST], "checkpoint"} <= names
-    finally:
-        end(server)

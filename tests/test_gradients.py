@@ -20,8 +20,8 @@ from experiments.environment import prepare_processor
 from experiments.gradients import input_gradients, reach_of_loss
 from experiments.grid import load_grid
 from experiments.run import Outcome, Place, execute
+from experiments.stores import open_store
 from experiments.tasks.streams import Needle
-from experiments.tracking import open_store
 from models.config import LSTMConfig, ModelConfig, TransformerConfig
 from models.embeddings import TokenEmbedding
 from models.interface import EncoderDecoder

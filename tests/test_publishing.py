@@ -14,7 +14,7 @@ from analysis import claims, runs
 from experiments import page
 from experiments import schema as s
 from experiments.publishing import SUMMARY_TITLE, publish
-from experiments.tracking import StoreError, open_store
+from experiments.stores import StoreError, open_store
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from experiments import schema as s
 from experiments.config import LearnRun, run_key
 from experiments.grid import load_grid
 from experiments.progress import Progress
-from experiments.tracking import open_store, trial_scores
+from experiments.stores import open_store, trial_scores
 from lvt import app
 
 SELECTED_SCORE = s.metric(s.SELECTED, s.TOKEN_ACCURACY)

@@ -27,9 +27,10 @@ from experiments.config import Efficiency, Training
 from experiments.environment import prepare_processor
 from experiments.run import Checkpoints, Place, load_task
 from experiments.state import RunState
+from experiments.stores import open_store
 from experiments.tasks import TASKS
 from experiments.timing import timed
-from experiments.tracking import TrackedRun, open_store
+from experiments.tracking import TrackedRun
 from models.config import Dimensions, LSTMConfig, ModelConfig, TransformerConfig
 from models.cost import training_flops
 from models.decoding import greedy

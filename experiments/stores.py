@@ -1,0 +1,208 @@
+"""Tracking stores: one experiment a grid, and what a store knows of the grid's earlier runs."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run as StoredRun
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+
+from experiments import index, page, schema
+from experiments.schema import FAILED, FINISHED
+from experiments.state import SQLITE, exclusively, state_folder
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+MLARTIFACTS = "mlartifacts"  # folder beside a SQLite store
+RUNS_AT_ONCE = 1000  # of a search
+IS_FINISHED = f"attributes.status = '{FINISHED}'"
+
+
+class StoreError(Exception):
+    """The tracking store cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store and the experiment of one grid in it.
+
+    Attributes:
+        tracking_uri: MLflow's address of the store.
+        experiment_id: of the grid.
+        states: folder in which the grid's runs keep their state (experiments.state).
+    """
+
+    tracking_uri: str
+    experiment_id: str
+    states: Path
+
+
+def open_store(
+    tracking_uri: str, grid: str, description: str, kinds: Collection[str] = (schema.LEARN, schema.EFFICIENCY)
+) -> Store:
+    """Creates the store and the grid's experiment where they do not exist yet, and writes the grid's page.
+
+    One process at a time: two that create one SQLite store at once break it.
+
+    Args:
+        tracking_uri: MLflow's address of the store.
+        grid: its name.
+        description: what it compares.
+        kinds: of its runs, which decide on the views of its page.
+
+    Raises:
+        StoreError: it cannot be reached or written.
+    """
+    states = state_folder(tracking_uri)
+    try:
+        with exclusively(states / "creation.lock"):
+            client = MlflowClient(tracking_uri)
+            experiment = client.get_experiment_by_name(grid)
+            if experiment is None:
+                experiment_id = client.create_experiment(grid, artifact_location=_artifact_location(tracking_uri, grid))
+            elif experiment.lifecycle_stage != "active":
+                raise StoreError(
+                    f"{tracking_uri}: the experiment {grid!r} was deleted; restore it or use another store"
+                )
+            else:
+                experiment_id = experiment.experiment_id
+            page.describe(client, experiment_id, description, kinds, first=f"verdicts: `lvt report {grid} --publish`")
+            client.set_experiment_tag(experiment_id, schema.EXPERIMENT_KIND, schema.TRAINING_EXPERIMENT)
+            if not tracking_uri.startswith(SQLITE) and index.read(client, experiment_id) is None:
+                runs = [run for run in _runs(client, experiment_id, IS_FINISHED) if schema.KEY in run.data.tags]
+                index.make(client, experiment_id, {run.data.tags[schema.KEY]: run.info.run_id for run in runs})
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"{tracking_uri}: {error}") from error
+    return Store(tracking_uri, experiment_id, states / grid)
+
+
+def existing_store(tracking_uri: str, grid: str) -> Store | None:
+    """The store, if it has runs of the grid; nothing is created.
+
+    Raises:
+        StoreError: it cannot be reached.
+    """
+    if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).exists():
+        return None
+    try:
+        experiment = MlflowClient(tracking_uri).get_experiment_by_name(grid)
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"{tracking_uri}: {error}") from error
+    if experiment is None:
+        return None
+    return Store(tracking_uri, experiment.experiment_id, state_folder(tracking_uri) / grid)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a store knows of a grid's earlier runs.
+
+    Attributes:
+        finished: keys of the runs that are finished.
+        failed: key → why, of the runs that failed, also of those that finished another time.
+        begun: keys of the runs that were begun and are neither: they run somewhere, or were interrupted.
+    """
+
+    finished: frozenset[str] = frozenset()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    begun: frozenset[str] = frozenset()
+
+
+def past_runs(store: Store) -> Past:
+    """Reads the grid's runs once, of each its status and two tags.
+
+    Raises:
+        StoreError: the store cannot be reached.
+    """
+    finished, failed, begun = set(), {}, set()
+    try:
+        for status, key, reason in _states(store):
+            if status == FINISHED:
+                finished.add(key)
+            elif status == FAILED:
+                failed[key] = reason
+            else:
+                begun.add(key)
+    except MlflowException as error:
+        raise StoreError(f"{store.tracking_uri}: {error}") from error
+    return Past(frozenset(finished), failed, frozenset(begun))
+
+
+def trial_scores(store: Store) -> dict[str, float]:
+    """Key → headline of the selected checkpoint on validation, of every finished trial of the grid.
+
+    Raises:
+        StoreError: it cannot be reached.
+    """
+    trials = f"tags.`{schema.PHASE}` = '{schema.TUNING}' and {IS_FINISHED}"
+    try:
+        return {
+            run.data.tags[schema.KEY]: run.data.metrics[schema.metric(schema.SELECTED, run.data.tags[schema.HEADLINE])]
+            for run in _runs(MlflowClient(store.tracking_uri), store.experiment_id, trials)
+        }
+    except MlflowException as error:
+        raise StoreError(f"{store.tracking_uri}: {error}") from error
+
+
+def _states(store: Store) -> Iterator[tuple[str, str, str]]:
+    """Status, key and reason of every run of the grid that has a key.
+
+    Of a SQLite store they are read from its tables: MLflow's search brings all metrics and parameters along, which for
+    ten thousand runs takes half a minute. Of any other, the finished ones, which are most, come from the grid's index.
+    Should the tables ever be others, or the index be missing, all are searched for.
+    """
+    if store.tracking_uri.startswith(SQLITE):
+        try:
+            yield from _states_in_file(store)
+            return
+        except sqlite3.Error:
+            pass
+    client, unknown = MlflowClient(store.tracking_uri), ""
+    finished = index.read(client, store.experiment_id)
+    if finished is not None:
+        deleted = {run.info.run_id for run in _runs(client, store.experiment_id, IS_FINISHED, ViewType.DELETED_ONLY)}
+        yield from ((FINISHED, key, "") for key, run_id in finished.items() if run_id not in deleted)
+        unknown = f"attributes.status != '{FINISHED}'"
+    for run in _runs(client, store.experiment_id, unknown):
+        if schema.KEY in run.data.tags:
+            yield run.info.status, run.data.tags[schema.KEY], run.data.tags.get(schema.REASON, "")
+
+
+def _states_in_file(store: Store) -> list[tuple[str, str, str]]:
+    query = """
+        SELECT runs.status, keys.value, coalesce(reasons.value, '')
+        FROM runs JOIN tags AS keys ON keys.run_uuid = runs.run_uuid AND keys.key = ?
+        LEFT JOIN tags AS reasons ON reasons.run_uuid = runs.run_uuid AND reasons.key = ?
+        WHERE runs.experiment_id = ? AND runs.lifecycle_stage = 'active' ORDER BY runs.start_time DESC, runs.run_uuid
+    """
+    address = f"{Path(store.tracking_uri.removeprefix(SQLITE)).resolve().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, timeout=20, uri=True)) as file:
+        return file.execute(query, (schema.KEY, schema.REASON, int(store.experiment_id))).fetchall()
+
+
+def _runs(
+    client: MlflowClient, experiment_id: str, which: str, view: int = ViewType.ACTIVE_ONLY
+) -> Iterator[StoredRun]:
+    """Runs of the grid; `which` is a filter of MLflow."""
+    token = None
+    while True:
+        found = client.search_runs([experiment_id], which, view, RUNS_AT_ONCE, page_token=token)
+        yield from found
+        token = found.token
+        if not token:
+            return
+
+
+def _artifact_location(tracking_uri: str, grid: str) -> str | None:
+    """A folder beside a SQLite file; a server decides for itself."""
+    if not tracking_uri.startswith(SQLITE):
+        return None
+    return (Path(tracking_uri.removeprefix(SQLITE)).resolve().parent / MLARTIFACTS / grid).as_uri()
