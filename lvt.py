@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 USAGE = 2  # exit code for bad usage and bad grids; 1 is for runs that failed
 
 AUTO = "auto"  # of --workers
+CAMPAIGN = "campaign"  # in place of a grid
 
 app = typer.Typer(
     help="LSTM or Transformer? Trains matched models on the same tasks, tracks the runs and reports what they show.",
@@ -78,6 +79,7 @@ StoreOption = Annotated[
 
 @app.command()
 def run(
+    context: typer.Context,
     grid: GridArgument,
     profile: ProfileOption = None,
     overrides: SetOption = None,
@@ -111,6 +113,7 @@ def run(
     """Execute the runs of a grid: finished ones are skipped, interrupted ones go on where they were.
 
     Where models are tuned the trials come first, then the final runs with the settings that validation chose.
+    `campaign` stands for all the grids whose results the README opens with.
     """
     import time
 
@@ -123,6 +126,8 @@ def run(
     from experiments.stores import StoreError, open_store, past_runs
     from experiments.tracking import send_left
 
+    if grid == CAMPAIGN:
+        return _run_campaign(context, profile)
     console = _console()
     if workers not in (None, AUTO) and not (workers.isdecimal() and int(workers) > 0):
         _stop(f"--workers: found {workers!r}; it should be a whole number from 1 on, or auto")
@@ -504,6 +509,30 @@ def _load(grid: str, overrides: list[str] | None, profile: str | None) -> Grid:
         return load_grid(grid, overrides or [], profile)
     except GridError as error:
         _stop(str(error))
+
+
+def _run_campaign(context: typer.Context, profile: str | None) -> None:
+    """Runs one grid of the campaign after another; what failed in one does not stop the next."""
+    from experiments.campaign import CAMPAIGN
+
+    chosen = profile or next(iter(CAMPAIGN))
+    if chosen not in CAMPAIGN:
+        _stop(f"--profile {chosen}: the campaign's are {', '.join(CAMPAIGN)}")
+    if context.params["overrides"]:
+        _stop("--set: the campaign is run as it is; run its grids one by one to change them")
+    failed = []
+    again = context.command.callback
+    assert again is not None
+    for member in CAMPAIGN[chosen]:
+        changes = {"grid": member.grid, "profile": member.profile, "overrides": list(member.overrides)}
+        try:
+            again(**context.params | changes)
+        except typer.Exit as end:
+            if end.exit_code != 1:
+                raise
+            failed.append(member.grid)
+    if failed:
+        _stop(f"something failed in {', '.join(failed)}", code=1)
 
 
 def _sizes(grid: Grid, data: Path | None) -> dict[Run, tuple[ModelConfig, Dimensions]]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -46,12 +47,14 @@ def throughputs(runs: Sequence[LearnRun], data_root: Path | None, device: str, m
         RuntimeError: not even one process can train them.
     """
     found: dict[int, float] = {}
-    workers: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
+    workers: list[tuple[BaseProcess, Connection]] = []
     try:
         for count in sorted({*(2**i for i in range(most.bit_length())), most}):
             while len(workers) < count:
                 ours, theirs = _context.Pipe()
-                process = _context.Process(target=_train, args=(theirs, runs, data_root, device), daemon=True)
+                process: BaseProcess = _context.Process(
+                    target=_train, args=(theirs, runs, data_root, device), daemon=True
+                )
                 process.start()
                 theirs.close()
                 workers.append((process, ours))

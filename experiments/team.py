@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from experiments.config import LearnRun
+from experiments.config import GradientsRun, LearnRun
 from experiments.data import Batch, TaskData
 from experiments.environment import prepare_processor
 from experiments.session import resume
@@ -35,7 +35,7 @@ PATIENCE = datetime.timedelta(days=7)  # of the followers, while the first evalu
 class _Training(NamedTuple):
     """What a follower must know to train the same model on the same data."""
 
-    run: LearnRun
+    run: LearnRun | GradientsRun
     config: ModelConfig
     data_root: Path | None
     device: str  # "cpu" or "cuda"
@@ -47,7 +47,12 @@ class Team:
     """The processes that train one run, this one being the first; a context."""
 
     def __init__(
-        self, run: LearnRun, config: ModelConfig, data_root: Path | None, device: str, kept: Mapping[str, Any] | None
+        self,
+        run: LearnRun | GradientsRun,
+        config: ModelConfig,
+        data_root: Path | None,
+        device: str,
+        kept: Mapping[str, Any] | None,
     ) -> None:
         """`kept`: what `experiments.training.Keeper.load` gives.
 

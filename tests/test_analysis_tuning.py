@@ -207,7 +207,11 @@ def test_the_figure_has_a_panel_a_task_and_a_line_a_model() -> None:
     lines = {ax.get_title(loc="left"): ax.get_lines() for ax in figure.axes}
     assert [len(line) for line in lines.values()] == [1, 2]
     (copy,) = lines["copy"]
-    assert copy.get_xydata().tolist() == [[1, pytest.approx(20)], [2, pytest.approx(80 / 3)], [3, pytest.approx(30)]]
+    assert np.asarray(copy.get_xydata()).tolist() == [
+        [1, pytest.approx(20)],
+        [2, pytest.approx(80 / 3)],
+        [3, pytest.approx(30)],
+    ]
     assert {line.get_color() for line in lines["reverse"]} == {s.MODEL_COLORS[model] for model in SCORES}
 
 

@@ -1,0 +1,50 @@
+"""The campaign is made of grids that can be run, and runs them one after another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from experiments import campaign
+from experiments.campaign import CAMPAIGN, Member
+from experiments.grid import load_grid
+from lvt import app
+
+
+@pytest.mark.parametrize("profile", CAMPAIGN)
+def test_its_grids_can_be_run(profile: str) -> None:
+    for member in CAMPAIGN[profile]:
+        grid = load_grid(member.grid, member.overrides, member.profile)
+        assert len({run.seed for run in grid.runs}) >= 1
+        assert grid.name.removeprefix(member.grid) in ("", f"-{member.profile}")
+
+
+def test_one_grid_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the command line says for all of them, and in spite of a grid in which something failed."""
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(
+        "description: Fails.\n"
+        "fixed: {kind: learn, budget: {parameters: 5_000}, task: {name: reverse}, model: lstm, seed: 0,\n"
+        "  training: {steps: 20, batch_size: 8, evaluate_every: 10, learning_rate: 1e30, clip: 1e30}}\n",
+        encoding="utf-8",
+    )
+    whole = tmp_path / "whole.yaml"
+    whole.write_text(broken.read_text(encoding="utf-8").replace("1e30, clip", "1e-3, clip"), encoding="utf-8")
+    members = (Member(str(broken), None), Member(str(whole), None, ("seed=3",)))
+    monkeypatch.setitem(campaign.CAMPAIGN, "small", members)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    found = CliRunner().invoke(app, ["run", "campaign", "--workers", "1", "--device", "cpu", "--tracking-uri", uri])
+    assert found.exit_code == 1
+    assert "something failed in" in found.output
+    assert "whole: 1 runs, 0 finished before, 1 to do on cpu" in found.output
+    assert "all 1 runs are finished" in found.output
+    assert "seed 3" in found.output
+
+
+def test_what_it_refuses() -> None:
+    other = CliRunner().invoke(app, ["run", "campaign", "--profile", "large"])
+    assert (other.exit_code, "small, full" in other.output) == (2, True)
+    changed = CliRunner().invoke(app, ["run", "campaign", "--set", "seed=0"])
+    assert (changed.exit_code, "run as it is" in changed.output) == (2, True)
