@@ -29,6 +29,8 @@ from models.config import ModelConfig
 from models.interface import PAD, EncoderDecoder
 from models.registry import build
 
+MEETING = "meeting"
+KEPT = "kept"  # from which the training goes on (experiments.session.state_of), if it was begun before
 PATIENCE = datetime.timedelta(days=7)  # of the followers, while the first evaluates
 
 
@@ -39,8 +41,7 @@ class _Training(NamedTuple):
     config: ModelConfig
     data_root: Path | None
     device: str  # "cpu" or "cuda"
-    kept: Mapping[str, Any] | None  # from which it goes on (experiments.session.state_of)
-    meeting: str  # the file by which the processes find each other
+    folder: Path  # of the team: MEETING, the file by which its processes find each other, and KEPT
 
 
 class Team:
@@ -62,8 +63,11 @@ class Team:
         if device == "cuda" and torch.cuda.device_count() < run.training.devices:
             raise ValueError(f"devices: {run.training.devices} asked for, {torch.cuda.device_count()} GPUs are there")
         self._folder = tempfile.TemporaryDirectory()
-        self._training = _Training(run, config, data_root, device, kept, f"file://{self._folder.name}/meeting")
-        self._step = kept["session"]["step"] if kept is not None else 0
+        self._training = _Training(run, config, data_root, device, Path(self._folder.name))
+        self._step = 0
+        if kept is not None:  # in a file: tensors given to a process would be shared with it, and updated by both
+            torch.save(kept, self._training.folder / KEPT)
+            self._step = kept["session"]["step"]
         self._model: DistributedDataParallel | None = None
         context = multiprocessing.get_context("spawn")
         self._followers = [
@@ -85,6 +89,7 @@ class Team:
         _say(self._step, optimizer.param_groups[0]["lr"], batch.source.device)
         if self._model is None:  # which the followers make at their first step, too
             self._model = DistributedDataParallel(model)
+        _draw_dropout(self._training.run.seed, 0, self._step)
         return _update(self._model, optimizer, batch, 0, **settings)
 
     def __exit__(
@@ -124,6 +129,11 @@ def _update(
     return loss / dist.get_world_size(), norm
 
 
+def _draw_dropout(seed: int, rank: int, step: int) -> None:
+    """Begins the random numbers of a process's step, which are the same after a resumption."""
+    torch.manual_seed(((seed * 1000 + rank) * 2**32 + step) % 2**63)
+
+
 def _follow(training: _Training, rank: int) -> None:
     """The life of a follower."""
     prepare_processor()
@@ -136,8 +146,9 @@ def _follow(training: _Training, rank: int) -> None:
     optimizer = optimizer_for(model, run.training)
     generator = torch.Generator().manual_seed(run.seed)
     batches = data.training(run.training.batch, generator, device)
-    if training.kept is not None:
-        resume(training.kept, model, optimizer, batches, generator, device)
+    if (training.folder / KEPT).exists():
+        kept = torch.load(training.folder / KEPT, weights_only=True)
+        resume(kept, model, optimizer, batches, generator, device)
     bfloat16 = uses_bfloat16(run.training.precision, device)
     parallel: DistributedDataParallel | None = None
     while True:
@@ -145,7 +156,7 @@ def _follow(training: _Training, rank: int) -> None:
         if step == 0:
             return
         parallel = parallel or DistributedDataParallel(model)
-        torch.manual_seed((run.seed * 1000 + rank) * 2**32 + step)  # of dropout, also after a resumption
+        _draw_dropout(run.seed, rank, step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         clip, smoothing = run.training.clip, run.training.label_smoothing
@@ -158,7 +169,7 @@ def _join(training: _Training, rank: int) -> None:
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        init_method=training.meeting,
+        init_method=(training.folder / MEETING).as_uri(),
         rank=rank,
         world_size=training.run.training.devices,
         timeout=PATIENCE,

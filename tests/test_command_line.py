@@ -133,7 +133,7 @@ def test_export_and_read_back(store: tuple[Path, str]) -> None:
     result = lvt("report", "smoke", "--results", "results", "--out", str(written), cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr
     lvt("report", "smoke", "--out", "from the store", "--tracking-uri", uri, cwd=folder)
-    for name in ("report.md", "claims.csv", "comparison.csv", "growth.csv", "models.csv"):
+    for name in ("claims.csv", "comparison.csv", "growth.csv", "models.csv"):
         assert (written / name).read_bytes() == (folder / "from the store" / name).read_bytes()
 
 

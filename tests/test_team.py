@@ -19,6 +19,7 @@ from experiments.state import CHECKPOINT
 from experiments.stores import open_store
 from experiments.team import Team, part
 from experiments.training import Status, train
+from models.interface import PAD
 from models.registry import build
 
 CPU = torch.device("cpu")
@@ -32,7 +33,7 @@ def run_of(model: str, devices: int, **training: Any) -> LearnRun:
         "model": {"name": model, "dropout": 0.0},
         "budget": {"parameters": 5_000},
         "seed": 3,
-        "task": {"name": "reverse", "max_length": 7, "longer_lengths": [9]},
+        "task": {"name": "stack_manipulation", "max_length": 9, "longer_lengths": [12]},
         "training": options | training | {"devices": devices},
     }
     run = parse_run(tree)
@@ -85,17 +86,20 @@ def test_two_processes_are_as_one(model: str) -> None:
     assert alone[1].keys() == together[1].keys()
     assert alone[1] == pytest.approx(together[1], rel=1e-4, abs=1e-5)
     for name, weights in alone[0].items():
+        if name.endswith(("key_value.bias", "key.bias")):  # a key's has no gradient but rounding, which Adam takes up
+            continue
         torch.testing.assert_close(together[0][name], weights, rtol=1e-4, atol=1e-5)
 
 
 def test_parts_are_a_batch_and_count_by_their_tokens() -> None:
     run = run_of("lstm", 1)
-    batch = next(load_task(run.task, None).training(6, torch.Generator().manual_seed(0), CPU))
+    batches = load_task(run.task, None).training(6, torch.Generator().manual_seed(0), CPU)
+    batch = next(one for one in batches if (one.target[::2] != PAD).sum() != (one.target[1::2] != PAD).sum())
     (first, one), (second, other) = (part(batch, rank, 2) for rank in (0, 1))
     assert sorted(map(tuple, [*first.source.tolist(), *second.source.tolist()])) == sorted(
         map(tuple, batch.source.tolist())
     )
-    tokens = [int((one.target != 0).sum()) for one in (first, second)]
+    tokens = [int((one.target != PAD).sum()) for one in (first, second)]
     assert tokens[0] != tokens[1]
     assert (one * tokens[1]).item() == pytest.approx((other * tokens[0]).item())
     assert (one + other).item() == pytest.approx(2)

@@ -77,9 +77,12 @@ def test_smoke_through_the_server_is_smoke_in_a_file(server: TeamServer, tmp_pat
     pd.testing.assert_frame_equal(untimed(here), untimed(there))
     assert len(untimed(there)) > 100
     measured = ["kind", "model", "seed", "metric", "at"]
+    # Beside each time stands what could be read of the machine, which is not always the same.
     sweep, same = (
-        table[table["kind"] == schema.EFFICIENCY][measured].reset_index(drop=True) for table in (here, there)
+        table.loc[table["metric"] == schema.TRAIN_STEP_SECONDS, measured].reset_index(drop=True)
+        for table in (here, there)
     )
+    assert len(sweep) > 0
     pd.testing.assert_frame_equal(sweep, same)
     # Artifacts went through the server into its store.
     client = MlflowClient(server.uri)
