@@ -14,7 +14,6 @@ class Member:
     overrides: tuple[str, ...] = ()
 
 
-FIVE_SEEDS = "compare.seed=[0, 1, 2, 3, 4]"
 CAMPAIGN: dict[str, tuple[Member, ...]] = {
     # hours on two cores
     "small": (
@@ -23,8 +22,8 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
         Member("capacity", "small"),
         Member("length_generalisation", "small"),
         Member("gradients", "small"),
-        Member("real", "small", (FIVE_SEEDS,)),
-        Member("compositional", "small", (FIVE_SEEDS,)),
+        Member("real", "small"),
+        Member("compositional", "small", ("compare.seed=[0, 1, 2, 3, 4]",)),
         Member("tuning", None),
         Member("ablations", None),
     ),
