@@ -46,7 +46,7 @@ def opening(results: Path) -> str:
         parts.append(f"![{plot.title}]({path.as_posix()})")
     sources = [
         f"- `{entry['command']}`: {entry['runs']} runs on {entry['hardware']}, {', '.join(entry['versions'])},"
-        f" {entry['last']}, {entry['seconds_of_runs'] / 60:.0f} minutes"
+        f" {entry['last']}, {entry['wall_seconds'] / 60:.0f} minutes from the first start to the last end"
         for entry in described(results).values()
     ]
     parts.append("What this stands on (tables in `analysis/results/`):\n\n" + "\n".join(sources))

@@ -7,8 +7,8 @@ for each piece of hardware::
     analysis/results/<hardware>/manifest.json
 
 The manifest says of each table where it comes from: the commits and versions of its runs, the device, the first and
-last day, the command that runs the grid, how long its runs took, and the checksum of the file, so that a table that was
-changed by hand is refused.
+last day, the command that runs the grid, the time from its first start to its last end, and the checksum of the file,
+so that a table that was changed by hand is refused.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def read_results(folder: str | os.PathLike[str]) -> pd.DataFrame:
 
 def _entry(table: pd.DataFrame, file: Path, command: str) -> dict[str, Any]:
     runs = each(table)
-    seconds = table.loc[table["metric"] == schema.RUN_SECONDS, "value"].sum()
+    spent = table[table["metric"] == schema.RUN_SECONDS]
+    ends = spent["start_time"] + pd.to_timedelta(spent["value"], unit="s")
     changed = runs["git_dirty"] == "true"
     commits = runs["git_commit"].where(~changed, runs["git_commit"] + " with changes")
     return {
@@ -149,7 +150,7 @@ def _entry(table: pd.DataFrame, file: Path, command: str) -> dict[str, Any]:
         "versions": sorted(set(runs["versions"])),
         "first": f"{runs['start_time'].min():%Y-%m-%d}",
         "last": f"{runs['start_time'].max():%Y-%m-%d}",
-        "seconds_of_runs": round(float(seconds), 1),
+        "wall_seconds": round((ends.max() - spent["start_time"].min()).total_seconds()) if len(spent) else None,
         "sha256": _sha256(file),
     }
 

@@ -11,7 +11,7 @@ from test_analysis_runs import WITHOUT_TORCH
 
 from analysis import report
 from analysis.runs import StoreReadError, each, write
-from analysis.sources import export, fetch, slug
+from analysis.sources import export, fetch, read_manifest, slug
 from experiments import schema as s
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def test_the_report_of_an_export_is_that_of_the_store(runs: pd.DataFrame, tmp_pa
             assert (tmp_path / "store" / file).read_bytes() == (tmp_path / "export" / file).read_bytes(), file
 
 
-def test_a_manifest_says_where_a_table_comes_from(runs: pd.DataFrame, results: Path) -> None:
+def test_a_manifest_says_where_a_table_comes_from(runs: pd.DataFrame, results: Path, tmp_path: Path) -> None:
     places = sorted(path.name for path in results.iterdir())
     assert places == sorted({slug(hardware) for hardware in runs["hardware"]})
     manifest = json.loads((results / "nvidia-h200-1-gpu" / "manifest.json").read_text(encoding="utf-8"))
@@ -74,7 +74,12 @@ def test_a_manifest_says_where_a_table_comes_from(runs: pd.DataFrame, results: P
     assert (entry["runs"], entry["values"]) == (table["run_id"].nunique(), len(table))
     assert entry["commits"] == sorted(set(each(table)["git_commit"]))
     assert entry["first"] == f"{table['start_time'].min():%Y-%m-%d}"
-    assert entry["seconds_of_runs"] == pytest.approx(table.loc[table["metric"] == s.RUN_SECONDS, "value"].sum(), abs=1)
+    assert entry["wall_seconds"] is None  # no run says how long it took
+    later = table["start_time"] + pd.Timedelta(minutes=2)
+    timed = [table.assign(metric=s.RUN_SECONDS, value=60.0), table.assign(metric=s.RUN_SECONDS, value=30.0)]
+    timed[1] = timed[1].assign(start_time=later, run_id="other")
+    (file,) = export(pd.concat(timed), tmp_path, str)
+    assert read_manifest(file.parent)["grid1"]["wall_seconds"] == 150
 
 
 def test_an_export_replaces_its_grid_and_keeps_the_others(runs: pd.DataFrame, tmp_path: Path) -> None:

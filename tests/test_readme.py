@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import torch
 import typer
 
 import lvt
+from analysis import opening
 from experiments.grid import bundled_grids, load_grid
-from models.registry import MODELS
+from models.config import Budget
+from models.matching import match
+from models.registry import MODELS, build
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,6 +64,33 @@ def test_its_grid_can_be_run_and_tuned(tmp_path: Path) -> None:
     tuned = load_grid(str(path))
     assert len(tuned.runs) == 2 * 3 * 6
     assert [tuning.seeds for tuning in tuned.tunings] == [(0, 1, 2, 3, 4)] * 6
+
+
+def test_its_findings_are_those_of_the_exported_tables() -> None:
+    """Every number: the text between the marks is made from the tables, and the figures it shows are there."""
+    _, rest = README.split(opening.BEGIN)
+    found, _ = rest.split(opening.END)
+    assert found == opening.opening(opening.RESULTS)
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", found):
+        assert (ROOT / path).is_file(), path
+
+
+def test_its_task_and_its_models_can_be_used() -> None:
+    """Each in at most thirty lines."""
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert block.count("\n") <= 30
+        exec(compile(block, "README.md", "exec", dont_inherit=True), names)
+    task = names["Swap"]()
+    batch = next(batch for batch in task.load(None).evaluation["test"] if batch.source.shape[1] == 17)
+    letters, answer = batch.source[:, :16], batch.target[:, :16]
+    assert torch.equal(answer, torch.cat([letters[:, 8:], letters[:, :8]], dim=1))
+    for name in ("deep_transformer", "fed_lstm"):
+        config = match(names[name], Budget(parameters=300_000), task.dimensions)
+        logits = build(config, task.dimensions)(batch.source, batch.target_in, batch.source_lengths)
+        assert logits.shape == (*batch.target.shape, task.dimensions.target_vocabulary)
 
 
 def test_its_grids_are_the_bundled_ones() -> None:

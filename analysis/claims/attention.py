@@ -20,7 +20,7 @@ from analysis.claims.base import (
     Finding,
     NotDecided,
 )
-from analysis.claims.costs import cost_samples
+from analysis.claims.costs import by_batching, cost_samples
 from analysis.claims.rules import LEAST_SEEDS, Part, Rule, Ruling, Sample, Verdict, pooled
 from analysis.claims.wording import lead, ratio_finding, tasks_count
 from analysis.evidence import Contest, contests, stand_in, sweeps
@@ -83,15 +83,16 @@ def decide_price(evidence: pd.DataFrame) -> Decision | NotDecided:
         schema.STATE_BYTES: "the state",
     }
     parts: list[Part] = []
-    said: list[str] = []
+    said: dict[str, list[str]] = {}
     for metric, name in words.items():
         for sample in cost_samples(evidence, ATTENTION, LSTM, metric):
             parts.append(Part(f"{name}, {sample.where}", sample.effect, Verdict.REPORTED, math.nan, sample.runs))
-            said.append(f"{ATTENTION_TO_LSTM.said(sample.effect.interval)} for {name} at length {sample.length:,.0f}")
+            cost = f"{ATTENTION_TO_LSTM.said(sample.effect.interval)} for {name} at length {sample.length:,.0f}"
+            said.setdefault(sample.where, []).append(cost)
     if not parts:
         return NotDecided()
     ruling = Ruling(Verdict.REPORTED, parts[0].effect, math.nan, "", tuple(parts))
-    return Decision(ruling, f"with attention an LSTM costs {', '.join(dict.fromkeys(said))}")
+    return Decision(ruling, f"with attention an LSTM costs {by_batching(said)}")
 
 
 # --- what was measured -----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ tracked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,13 @@ def cost_samples(
         for length in lengths if every_length else lengths[-1:]:
             effect = log_ratio(sweep, first, second, metric, length)
             yield CostSample(sweep.where, length, effect, runs_of(sweep, first, second))
+
+
+def by_batching(said: Mapping[str, Sequence[str]], between: str = ", ") -> str:
+    """What was said of each sweep (by `Sweep.where`); of several, each with how its batches were chosen."""
+    if len(said) == 1:
+        return between.join(next(iter(said.values())))
+    return "; ".join(f"with {where.split(', ')[-1]} {between.join(words)}" for where, words in said.items())
 
 
 def runs_of(sweep: Sweep, *bases: str) -> tuple[str, ...]:

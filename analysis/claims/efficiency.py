@@ -20,7 +20,7 @@ from analysis.claims.base import (
     Finding,
     NotDecided,
 )
-from analysis.claims.costs import crossing, log_ratio, runs_of
+from analysis.claims.costs import by_batching, crossing, log_ratio, runs_of
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
     COST_MARGIN,
@@ -67,7 +67,8 @@ def decide_memory(evidence: pd.DataFrame) -> Decision | NotDecided:
 
 
 def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: str) -> Decision | NotDecided:
-    parts, turns, said = [], [], []
+    parts, turns = [], []
+    said: dict[str, list[str]] = {}
     for sweep in sweeps(evidence):
         for metric, work in metrics.items():
             pair = sweep.pair(TRANSFORMER, LSTM, metric)
@@ -77,7 +78,8 @@ def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: st
             effect = log_ratio(sweep, LSTM, TRANSFORMER, metric, longest)
             verdict, p = RATIO.side(effect) if effect.n >= LEAST_REPEATS else (Verdict.UNDECIDED, math.nan)
             parts.append(Part(f"{work}, {sweep.where}", effect, verdict, p, runs_of(sweep, TRANSFORMER, LSTM)))
-            said.append(f"{TRANSFORMER_TO_LSTM.said(effect.interval)} for {work} at length {longest:,.0f}")
+            words = f"{TRANSFORMER_TO_LSTM.said(effect.interval)} for {work} at length {longest:,.0f}"
+            said.setdefault(sweep.where, []).append(words)
             turn = crossing(sweep, TRANSFORMER, LSTM, metric)
             if turn:
                 turns.append((parts[-1], f"{work}: {turn}"))
@@ -92,7 +94,7 @@ def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: st
         if ruling.verdict is Verdict.CONDITIONAL:
             words = f"{ruling.condition}; {words}"
         ruling = Ruling(Verdict.CONDITIONAL, ruling.effect, p, words, ruling.parts)
-    return Decision(ruling, f"Transformer / LSTM in {what}: {', '.join(said)}")
+    return Decision(ruling, f"Transformer / LSTM in {what}: {by_batching(said)}")
 
 
 # --- accuracy at equal cost ------------------------------------------------------------------------------------------

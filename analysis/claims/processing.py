@@ -18,7 +18,7 @@ from analysis.claims.base import (
     Finding,
     NotDecided,
 )
-from analysis.claims.costs import cost_samples, crossing, exponent_difference, exponent_of, runs_of
+from analysis.claims.costs import by_batching, cost_samples, crossing, exponent_difference, exponent_of, runs_of
 from analysis.claims.rules import (
     ALPHA,
     COST_MARGIN,
@@ -86,7 +86,7 @@ def decide_speed(evidence: pd.DataFrame) -> Decision | NotDecided:
     ruling = together(parts)
     if ruling.verdict is Verdict.UNDECIDED and {p.verdict for p in parts} >= {Verdict.SUPPORTED, Verdict.REFUTED}:
         ruling = conditional(parts, parts[-1].effect)  # between its two sides some lengths are always undecided
-    words = "; ".join(_at_ends(same) for same in by_sweep.values())
+    words = by_batching({where: [_at_ends(same)] for where, same in by_sweep.items()})
     turns = [crossing(sweep, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS) for sweep in sweeps(evidence)]
     if ruling.verdict is Verdict.CONDITIONAL and any(turns):
         ruling = Ruling(
