@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -170,3 +172,11 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> None:
         labelcolor=INK,
         fontsize=10,
     )
+
+
+def save(figure: Figure, files: Sequence[Path]) -> None:
+    """Writes a figure to .svg and .png, the same bytes for the same drawing."""
+    for file in files:
+        with mpl.rc_context({"svg.hashsalt": file.stem, "svg.fonttype": "path"}):
+            figure.savefig(file, facecolor="white", dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
+        figure.set_layout_engine("none")  # where everything goes is known now, and takes as long as to draw it

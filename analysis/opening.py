@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 
-from analysis import claims, plots
+from analysis import claims, drawing, plots
 from analysis.runs import each
 from analysis.sources import described, fetch
 from analysis.tables import Table
@@ -26,7 +25,7 @@ def opening(results: Path) -> str:
     """What stands between the marks, in Markdown.
 
     Args:
-        results: a folder of exported tables; links to figures in it are relative to its grandparent.
+        results: a folder of exported tables and `draw`n figures; links to these are relative to its grandparent.
     """
     runs = fetch(results)
     entries = claims.ledger(runs)
@@ -41,9 +40,10 @@ def opening(results: Path) -> str:
     parts = [table.markdown()]
     for answer in answers:
         parts.append(f"**{answer.row.name.capitalize()}.** {answer.sentence}{_commands(answer, runs, results)}")
-    for plot in _figures(runs, entries):
-        path = (_figure_folder(results) / f"{plot.name}.svg").relative_to(results.parents[1])
-        parts.append(f"![{plot.title}]({path.as_posix()})")
+    for plot in _plots(entries):
+        path = _figure(results, plot)
+        if path.exists():
+            parts.append(f"![{plot.title}]({path.relative_to(results.parents[1]).as_posix()})")
     sources = [
         f"- `{entry['command']}`: {entry['runs']} runs on {entry['hardware']}, {', '.join(entry['versions'])},"
         f" {entry['last']}, {entry['wall_seconds'] / 60:.0f} minutes from the first start to the last end"
@@ -53,33 +53,36 @@ def opening(results: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def draw(results: Path) -> None:
+    """Draws the figures that there are data for, into the folder of results."""
+    runs = fetch(results)
+    for plot in _plots(claims.ledger(runs)):
+        path = _figure(results, plot)
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+        if (figure := plot.draw(runs)) is not None:
+            drawing.save(figure, [path])
+
+
 def write(readme: Path, results: Path) -> None:
-    """Puts the opening into the README, and its figures into the folder of results."""
+    """Draws the figures, and puts the opening into the README."""
+    draw(results)
     before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
     readme.write_text(before + BEGIN + opening(results) + END + after, encoding="utf-8")
-    runs = fetch(results)
-    folder = _figure_folder(results)
-    folder.mkdir(exist_ok=True)
-    for plot in _figures(runs, claims.ledger(runs)):
-        figure = plot.draw(runs)
-        assert figure is not None
-        with mpl.rc_context({"svg.hashsalt": plot.name, "svg.fonttype": "path"}):
-            figure.savefig(folder / f"{plot.name}.svg", facecolor="white", metadata={"Date": None})
 
 
 def _verdicts(answer: claims.Answer) -> list[str]:
     return [f"{claim} {verdict}" for claim, verdict in answer.verdicts]
 
 
-def _figures(runs: pd.DataFrame, entries: list[claims.Entry]) -> list[plots.Plot]:
-    """Those that there are data for."""
+def _plots(entries: list[claims.Entry]) -> list[plots.Plot]:
     every = {plot.name: plot for plot in (plots.forest(entries), *plots.PLOTS)}
-    return [every[name] for name in FIGURES if every[name].draw(runs) is not None]
+    return [every[name] for name in FIGURES]
 
 
-def _figure_folder(results: Path) -> Path:
-    return results / "figures"
+def _figure(results: Path, plot: plots.Plot) -> Path:
+    return results / "figures" / f"{plot.name}.svg"
 
 
 def _commands(answer: claims.Answer, runs: pd.DataFrame, results: Path) -> str:

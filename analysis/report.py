@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -196,10 +195,7 @@ def _draw(plot: plots.Plot, runs: pd.DataFrame, folder: Path) -> Drawn | None:
     figure = plot.draw(runs)
     if figure is None:
         return None
-    with mpl.rc_context({"svg.hashsalt": plot.name, "svg.fonttype": "path"}):
-        for file in files:
-            figure.savefig(file, facecolor="white", dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
-            figure.set_layout_engine("none")  # where everything goes is known now, and takes as long as to draw it
+    drawing.save(figure, files)
     panels = [" ".join(ax.get_title(loc="left").split()) for ax in figure.axes]
     lines = [text.get_text() for text in figure.legends[0].get_texts()]
     alt = f"{plot.title}: {', '.join(dict.fromkeys(panels))}; for {', '.join(lines)}."

@@ -91,7 +91,11 @@ def load(tracking_uri: str, grids: Sequence[str]) -> pd.DataFrame:
 
 def tidy(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """The table of `load` from its rows: columns, their types and the order."""
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(_DTYPES)
+    return in_order(pd.DataFrame(rows, columns=list(COLUMNS)).astype(_DTYPES))
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order of `load`."""
     order = ["grid", "kind", "task", "model", "seed", "start_time", "run_id", "metric", "at"]
     return table.sort_values(order, kind="stable", ignore_index=True)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs import COLUMNS, StoreReadError, each, groups, known_grids, load, read, tidy, to_parquet
+from analysis.runs import StoreReadError, each, groups, in_order, known_grids, load, read, to_parquet
 from experiments import schema
 
 MANIFEST = "manifest.json"
@@ -130,8 +130,7 @@ def read_results(folder: str | os.PathLike[str]) -> pd.DataFrame:
         tables.append(read(file))
     if not tables:
         raise StoreReadError(f"{folder} holds no exported tables; `lvt export` writes them")
-    rows = (row for table in tables for row in table.itertuples(index=False, name=None))
-    return tidy(dict(zip(COLUMNS, row, strict=True)) for row in rows)
+    return in_order(pd.concat(tables))
 
 
 def _entry(table: pd.DataFrame, file: Path, command: str) -> dict[str, Any]:

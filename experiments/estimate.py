@@ -12,7 +12,7 @@ from experiments.data import TaskData
 from experiments.evaluation import evaluate
 from experiments.schema import LONGER, TEST, VALIDATION
 from experiments.timing import wait_for
-from experiments.training import update, uses_bfloat16
+from experiments.training import optimizer_for, update, uses_bfloat16
 from models.config import ModelConfig
 from models.cost import training_flops
 from models.registry import build
@@ -34,7 +34,7 @@ def estimated_seconds(run: LearnRun, config: ModelConfig, data: TaskData, device
     training = run.training
     torch.manual_seed(run.seed)
     model = build(config, data.dimensions).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
+    optimizer = optimizer_for(model, training)
     batches = data.training(training.batch, torch.Generator().manual_seed(run.seed), device)
     bfloat16 = uses_bfloat16(training.precision, device)
     tokens = flops = 0

@@ -73,11 +73,11 @@ def cost_samples(
             yield CostSample(sweep.where, length, effect, runs_of(sweep, first, second))
 
 
-def by_batching(said: Mapping[str, Sequence[str]], between: str = ", ") -> str:
+def by_batching(said: Mapping[str, Sequence[str]]) -> str:
     """What was said of each sweep (by `Sweep.where`); of several, each with how its batches were chosen."""
     if len(said) == 1:
-        return between.join(next(iter(said.values())))
-    return "; ".join(f"with {where.split(', ')[-1]} {between.join(words)}" for where, words in said.items())
+        return ", ".join(next(iter(said.values())))
+    return "; ".join(f"with {where.split(', ')[-1]} {', '.join(words)}" for where, words in said.items())
 
 
 def runs_of(sweep: Sweep, *bases: str) -> tuple[str, ...]:
