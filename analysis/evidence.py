@@ -40,13 +40,13 @@ def admitted(runs: pd.DataFrame) -> pd.DataFrame:
     """The measured values that may speak to a claim."""
     kept = results(runs)
     out = set(gated_out(runs)[list(LABELS)].itertuples(index=False, name=None))
-    admissible = [labels not in out for labels in kept[list(LABELS)].itertuples(index=False, name=None)]
-    return kept[np.array(admissible, dtype=bool)]
+    left_out = [run for run, *labels in each(kept)[["run_id", *LABELS]].itertuples(index=False) if tuple(labels) in out]
+    return kept[~kept["run_id"].isin(left_out)]
 
 
 def stand_in(models: pd.Series, base: str) -> str | None:
     """The label that stands for the family `base` among `models`: the plain one, else the only one, else None."""
-    labels = sorted({label for label in models if family(label) == base})
+    labels = sorted(label for label in models.unique() if family(label) == base)
     if base in labels:
         return base
     return labels[0] if len(labels) == 1 else None

@@ -31,15 +31,20 @@ def opening(results: Path) -> str:
     entries = claims.ledger(runs)
     answers = claims.folklore(runs, entries)
     table = Table(
-        ("", "LSTM, people say", "Transformer, people say", "verdicts"),
+        ("", "LSTM, people say", "Transformer, people say", "measured here"),
         tuple(
-            (f"**{answer.row.name}**", answer.row.lstm, answer.row.transformer, ", ".join(_verdicts(answer)))
+            (f"**{answer.row.name}**", answer.row.lstm, answer.row.transformer, "<br>".join(_answers(answer)))
             for answer in answers
         ),
     )
     parts = [table.markdown()]
     for answer in answers:
-        parts.append(f"**{answer.row.name.capitalize()}.** {answer.sentence}{_commands(answer, runs, results)}")
+        numbers = [
+            f"- {entry.answer} (**{entry.name}**): {'; '.join(filter(None, (entry.clause, entry.why)))}."
+            for entry in answer.entries
+            if entry.measured
+        ]
+        parts.append(f"**{answer.row.name.capitalize()}**{_commands(answer, runs, results)}\n\n" + "\n".join(numbers))
     for plot in _plots(entries):
         path = _figure(results, plot)
         if path.exists():
@@ -72,8 +77,8 @@ def write(readme: Path, results: Path) -> None:
     readme.write_text(before + BEGIN + opening(results) + END + after, encoding="utf-8")
 
 
-def _verdicts(answer: claims.Answer) -> list[str]:
-    return [f"{claim} {verdict}" for claim, verdict in answer.verdicts]
+def _answers(answer: claims.Answer) -> list[str]:
+    return [f"{entry.answer} ({entry.name})" for entry in answer.entries]
 
 
 def _plots(entries: list[claims.Entry]) -> list[plots.Plot]:

@@ -69,6 +69,23 @@ class Quantity:
         return " ".join([estimate, *filter(None, [self.unit if unit is None else unit]), *rest])
 
 
+@dataclass(frozen=True)
+class Ratio(Quantity):
+    """A ratio, shown with three digits: 0.28, 3.54, 17.1, 2,048; without an interval where it was only counted."""
+
+    unit: str = "times"
+
+    def number(self, value: float) -> str:
+        """`value`, without a unit."""
+        if math.isnan(value):
+            return MISSING
+        return f"{value:,.{sum(value < bound for bound in (9.995, 99.95))}f}"
+
+    def interval(self, interval: Interval) -> str:
+        """As of any quantity; the estimate alone where all seeds have the same."""
+        return self.number(interval.estimate) if interval.low == interval.high else super().interval(interval)
+
+
 def _share(name: str) -> Quantity:
     return Quantity(name, "%", 100.0, ".1f")
 
@@ -96,7 +113,7 @@ OTHERS = {
     schema.PEAK_MEMORY: Quantity("peak memory of training", "MiB", 2.0**-20, ",.1f", lower_is_better=True),
     schema.STATE_BYTES: Quantity("decoding state", "KiB per sequence", 2.0**-10, ",.1f", lower_is_better=True),
 }
-FACTOR = Quantity("ratio", form=",.2f")
+FACTOR = Ratio("ratio")
 EXPONENT = Quantity("exponent", form="z.2f")
 SHARE = Quantity("share", "%", 100.0, ".0f")
 

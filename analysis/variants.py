@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 
 from analysis.runs import family
@@ -84,9 +83,9 @@ def side_by_side(runs: pd.DataFrame) -> pd.DataFrame:
     These are all models of a grid with up to `MOST_LABELS` of them; in a larger one the full model of each family.
     """
     learnt = runs[runs["kind"] == schema.LEARN]
-    shown = {
-        (grid, label)
-        for grid, models in learnt.groupby("grid")["model"]
-        for label in (models.unique() if models.nunique() <= MOST_LABELS else full_models(models).values())
-    }
-    return learnt[np.array([place in shown for place in zip(learnt["grid"], learnt["model"], strict=True)], dtype=bool)]
+
+    def shown(models: pd.Series) -> pd.Series:
+        labels = models.unique()
+        return models.isin(labels if len(labels) <= MOST_LABELS else list(full_models(labels).values()))
+
+    return learnt[learnt.groupby("grid")["model"].transform(shown).astype(bool)]

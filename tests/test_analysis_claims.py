@@ -4,6 +4,7 @@ import tracked_runs as truth
 
 from analysis import claims, evidence, runs
 from analysis.statistics import Interval
+from analysis.units import FACTOR
 from experiments import schema as s
 
 Numbers = dict[tuple[str, str], dict[str, Interval]]  # (claim, where) → statistic → numbers
@@ -82,7 +83,7 @@ def test_decoding(numbers: Numbers, answers: dict[str, claims.Answer]) -> None:
     assert len(found) == 2  # how much a step grows is not asked where the batch shrinks as it does
     assert sentences(answers["processing"])[3] == (
         "For a decoding step, the Transformer takes 2.83 times as long as the LSTM at length 32"
-        " and 11.31 times at length 512."
+        " and 11.3 times at length 512."
     )
 
 
@@ -151,9 +152,16 @@ def test_intervals_of_ratios_turn_over_with_them(known: pd.DataFrame) -> None:
     low = 32**0.65 / 20
     middle, half = 1 / low / 2**0.5, 2 ** (T1 / 2)  # of the logarithms: standard error (ln 2) / 2
     assert (
-        f"at length 32 the Transformer takes {middle:,.2f} times [{middle / half:,.2f}, {middle * half:,.2f}]"
+        f"at length 32 the Transformer takes {middle:,.2f} times [{middle / half:,.2f}, {middle * half:,.0f}]"
         in (sentences(answer)[2])
     )
+
+
+def test_ratios_have_three_digits() -> None:
+    shown = {0.2834: "0.28", 9.994: "9.99", 9.996: "10.0", 99.94: "99.9", 99.96: "100", 2048: "2,048"}
+    assert {value: FACTOR.number(value) for value in shown} == shown
+    assert FACTOR.said(Interval(3.5, 3.4, 3.6, 5)) == "3.50 times [3.40, 3.60]"
+    assert FACTOR.said(Interval(2048, 2048, 2048, 5)) == "2,048 times"
 
 
 def test_the_price_of_attention(numbers: Numbers) -> None:
@@ -169,7 +177,7 @@ def test_the_longest_length_and_the_crossovers(numbers: Numbers, answers: dict[s
     assert memory["peak_memory_bytes, transformer / lstm, length 512"].estimate == pytest.approx(512 / 50)
     assert memory["peak_memory_bytes, crossover length"].estimate == pytest.approx(50)
     assert sentences(answers["efficiency and scalability"])[2] == (
-        "At length 512 the Transformer needs 10.24 times the memory of the LSTM for a training step,"
+        "At length 512 the Transformer needs 10.2 times the memory of the LSTM for a training step,"
         " and the curves cross at length 50."
     )
 

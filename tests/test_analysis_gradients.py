@@ -110,7 +110,7 @@ def test_a_bound_is_called_one() -> None:
     far = entry(table(gradient_rows({"lstm": (3.0, 3.0), "transformer": (STAYS, 12.0)})))
     assert far.verdict is Verdict.SUPPORTED
     assert far.effect.estimate == pytest.approx(4)
-    assert "not within 256 tokens in the Transformer (at least 85.33 times [" in far.clause
+    assert "not within 256 tokens in the Transformer (at least 85.3 times [" in far.clause
     assert "after 12.0 tokens" in far.clause
     assert "(4.00 times [" in far.clause
     assert far.why == "the initial weights, needle: at least that, norms stay above half up to distance 256"

@@ -419,10 +419,14 @@ def test_rows_are_one_sentence_of_numbers() -> None:
     answers = claims.folklore(runs, claims.ledger(runs))
     assert answers[0].sentence == "Not measured."
     sentence = answers[1].sentence
-    assert sentence.startswith("In range at the farthest distance, the Transformer is ahead by 50.0 points [4")
-    assert "; with the most items to keep, the Transformer is ahead by 50.0 points" in sentence
+    first, second = sentence.split("; ")
+    lead = ", the Transformer is ahead by 50.0 points [4"
+    assert first.startswith(
+        f"The Transformer looks farther back (2.1 supported): in range at the farthest distance{lead}"
+    )
+    assert second.startswith(f"the Transformer keeps more items (2.2 supported): with the most items to keep{lead}")
     assert sentence.endswith(".")
-    assert [str(found) for _, found in answers[1].verdicts] == [
+    assert [str(entry.verdict) for entry in answers[1].entries] == [
         "supported",
         "supported",
         "not measured",

@@ -48,9 +48,9 @@ def _of_shares(interval: Interval) -> Interval:
 
 POINTS = Scale(units.Quantity("lead of the Transformer", "points", 100.0, "+z.1f"), _of_shares)
 GAIN = Scale(units.Quantity("full model minus variant", "points", 100.0, "+z.1f"), _of_shares)
-LSTM_TO_TRANSFORMER = Scale(units.Quantity("LSTM / Transformer", "times", 1.0, ",.2f"), exponential)
-TRANSFORMER_TO_LSTM = Scale(units.Quantity("Transformer / LSTM", "times", 1.0, ",.2f"), _inverted)
-ATTENTION_TO_LSTM = Scale(units.Quantity("LSTM + attention / LSTM", "times", 1.0, ",.2f"), exponential)
+LSTM_TO_TRANSFORMER = Scale(units.Ratio("LSTM / Transformer"), exponential)
+TRANSFORMER_TO_LSTM = Scale(units.Ratio("Transformer / LSTM"), _inverted)
+ATTENTION_TO_LSTM = Scale(units.Ratio("LSTM + attention / LSTM"), exponential)
 EXPONENT = Scale(units.Quantity("difference of exponents", "", 1.0, "+z.2f"))
 SHARE = Scale(units.Quantity("share of the gap closed", "%", 100.0, ".0f"))
 
@@ -77,13 +77,18 @@ class NotDecided:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of CLAIMS.md: what people say, what decides it in words, and the function that is that criterion."""
+    """One claim of CLAIMS.md: what people say, what decides it in words, and the function that is that criterion.
+
+    `holds` and `fails` say in a few words what is the case where the claim is supported and where it is refuted.
+    """
 
     id: str
     says: str
     asks: str
     supported: str
     refuted: str
+    holds: str
+    fails: str
     scale: Scale
     decide: Callable[[pd.DataFrame], Decision | NotDecided]
     findings: Callable[[pd.DataFrame], Iterator[Finding]] = lambda _: iter(())

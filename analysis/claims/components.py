@@ -39,6 +39,8 @@ def _claim(full: str, variant: str) -> Claim:
         "what each component buys",
         "Δ(full − variant) > 5 points, pooled over tasks",
         "tie: the component makes no difference; Δ < −5 points: it harms",
+        f"in the {units.model_name(full)}, {change(full, variant)} costs accuracy",
+        f"in the {units.model_name(full)}, {change(full, variant)} raises accuracy",
         GAIN,
         decide,
     )

@@ -8,7 +8,7 @@ tracked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ _MANY = 1e6  # degrees of freedom of an error that is not estimated from seeds
 class CostSample:
     """Logarithm of the ratio of two models' costs at one length of one sweep."""
 
-    where: str
+    sweep: Sweep
     length: float
     effect: Student
     runs: tuple[str, ...]
@@ -70,14 +70,27 @@ def cost_samples(
         lengths = sorted(map(float, pair[0].columns))
         for length in lengths if every_length else lengths[-1:]:
             effect = log_ratio(sweep, first, second, metric, length)
-            yield CostSample(sweep.where, length, effect, runs_of(sweep, first, second))
+            yield CostSample(sweep, length, effect, runs_of(sweep, first, second))
 
 
-def by_batching(said: Mapping[str, Sequence[str]]) -> str:
-    """What was said of each sweep (by `Sweep.where`); of several, each with how its batches were chosen."""
-    if len(said) == 1:
-        return ", ".join(next(iter(said.values())))
-    return "; ".join(f"with {where.split(', ')[-1]} {', '.join(words)}" for where, words in said.items())
+def by_batching(said: Sequence[tuple[Sweep, str]]) -> str:
+    """What was said of each sweep; of several, with how its batches were chosen."""
+    by_sweep: dict[str, list[tuple[Sweep, str]]] = {}
+    for sweep, words in said:
+        by_sweep.setdefault(sweep.where, []).append((sweep, words))
+    several = len(by_sweep) > 1
+    return "; ".join(
+        (f"with {same[0][0].batching} " if several else "") + ", ".join(words for _, words in same)
+        for same in by_sweep.values()
+    )
+
+
+def at_longest(costs: Sequence[tuple[Sweep, float, str]]) -> str:
+    """What was said of each sweep at the longest length of a quantity, which is named once where it is one."""
+    lengths = {length for _, length, _ in costs}
+    if len(lengths) == 1:
+        return f"at length {lengths.pop():,.0f} {by_batching([(sweep, words) for sweep, _, words in costs])}"
+    return by_batching([(sweep, f"{words} at length {length:,.0f}") for sweep, length, words in costs])
 
 
 def runs_of(sweep: Sweep, *bases: str) -> tuple[str, ...]:

@@ -121,6 +121,8 @@ CLAIMS = (
         "the gain from larger data sets",
         "slope of the error against log data size steeper than the LSTM's, crossover inside or below the range",
         "slope less steep",
+        "the Transformer gains more from more data",
+        "the LSTM gains more from more data",
         PER_DOUBLING,
         decide_data,
     ),

@@ -20,7 +20,7 @@ from analysis.claims.base import (
     Finding,
     NotDecided,
 )
-from analysis.claims.costs import by_batching, crossing, log_ratio, runs_of
+from analysis.claims.costs import at_longest, crossing, log_ratio, runs_of
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
     COST_MARGIN,
@@ -68,7 +68,7 @@ def decide_memory(evidence: pd.DataFrame) -> Decision | NotDecided:
 
 def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: str) -> Decision | NotDecided:
     parts, turns = [], []
-    said: dict[str, list[str]] = {}
+    said: list[tuple[Sweep, float, str]] = []
     for sweep in sweeps(evidence):
         for metric, work in metrics.items():
             pair = sweep.pair(TRANSFORMER, LSTM, metric)
@@ -78,8 +78,7 @@ def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: st
             effect = log_ratio(sweep, LSTM, TRANSFORMER, metric, longest)
             verdict, p = RATIO.side(effect) if effect.n >= LEAST_REPEATS else (Verdict.UNDECIDED, math.nan)
             parts.append(Part(f"{work}, {sweep.where}", effect, verdict, p, runs_of(sweep, TRANSFORMER, LSTM)))
-            words = f"{TRANSFORMER_TO_LSTM.said(effect.interval)} for {work} at length {longest:,.0f}"
-            said.setdefault(sweep.where, []).append(words)
+            said.append((sweep, longest, f"{TRANSFORMER_TO_LSTM.said(effect.interval)} for {work}"))
             turn = crossing(sweep, TRANSFORMER, LSTM, metric)
             if turn:
                 turns.append((parts[-1], f"{work}: {turn}"))
@@ -94,7 +93,7 @@ def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: st
         if ruling.verdict is Verdict.CONDITIONAL:
             words = f"{ruling.condition}; {words}"
         ruling = Ruling(Verdict.CONDITIONAL, ruling.effect, p, words, ruling.parts)
-    return Decision(ruling, f"Transformer / LSTM in {what}: {by_batching(said)}")
+    return Decision(ruling, f"Transformer / LSTM in {what}, {at_longest(said)}")
 
 
 # --- accuracy at equal cost ------------------------------------------------------------------------------------------
@@ -214,6 +213,8 @@ CLAIMS: Sequence[Claim] = (
         "time at the longest length",
         "Transformer / LSTM < 0.9 at the longest common length",
         "> 1.1; conditional where a crossover lies inside the range",
+        "the Transformer is faster on long sequences",
+        "the LSTM is faster on long sequences",
         TRANSFORMER_TO_LSTM,
         decide_time,
         time,
@@ -224,6 +225,8 @@ CLAIMS: Sequence[Claim] = (
         "memory at the longest length",
         "Transformer / LSTM < 0.9 at the longest common length",
         "> 1.1; conditional where a crossover lies inside the range",
+        "the Transformer needs less memory for long sequences",
+        "the LSTM needs less memory for long sequences",
         TRANSFORMER_TO_LSTM,
         decide_memory,
         memory,
@@ -234,6 +237,8 @@ CLAIMS: Sequence[Claim] = (
         "scores at equal seconds and equal FLOPs",
         "Δ > 5 points at each quartile of the budget",
         "Δ < −5 points at each",
+        "the Transformer scores higher at equal cost",
+        "the LSTM scores higher at equal cost",
         POINTS,
         decide_equal_cost,
     ),

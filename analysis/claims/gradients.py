@@ -25,7 +25,7 @@ from analysis.statistics import Interval, student
 from experiments import schema
 
 RATIO = Rule(above=math.log(2.0), below=math.log(1.1))
-HALF_DISTANCES = Scale(units.Quantity("half-distance, Transformer / LSTM", "times", 1.0, ",.2f"), exponential)
+HALF_DISTANCES = Scale(units.Ratio("half-distance, Transformer / LSTM"), exponential)
 _TOKENS = units.Quantity("half-distance", "tokens", 1.0, ",.1f")
 _LEFT = units.Quantity("what is left", "", 1.0, ".2g")
 _WEIGHTS = {schema.INITIAL: "the initial weights", schema.TRAINED: "the trained weights"}
@@ -211,6 +211,8 @@ CLAIMS = (
         "how gradients fade with distance",
         "half-distance of the gradient norm, Transformer / LSTM, > 2, at initialisation and after training",
         "ratio < 1.1; conditional where the weights at initialisation and after training differ",
+        "the LSTM's gradient fades sooner",
+        "the LSTM's gradient fades no sooner",
         HALF_DISTANCES,
         decide_gradient,
         faded,

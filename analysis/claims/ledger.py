@@ -57,6 +57,17 @@ class Entry:
         return self.verdict is not Verdict.NOT_MEASURED
 
     @property
+    def name(self) -> str:
+        """Claim and verdict: ``"1.2 refuted"``."""
+        return f"{self.claim.id} {self.verdict}"
+
+    @property
+    def answer(self) -> str:
+        """What is the case, in a few words, where that is decided; else what the claim asks."""
+        said = {Verdict.SUPPORTED: self.claim.holds, Verdict.REFUTED: self.claim.fails}
+        return said.get(self.verdict, self.claim.asks)
+
+    @property
     def number(self) -> str:
         """The effect with its unit: ``"+41.0 points [+33.0, +48.0]"``."""
         return self.claim.scale.quantity.said(self.effect) if self.measured else units.MISSING
@@ -100,12 +111,9 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """One sentence made of the numbers of the row's claims."""
-        clauses = [entry.clause for entry in self.entries if entry.clause]
-        if not clauses:
-            return "Not measured."
-        words = "; ".join(clauses)
-        return f"{words[0].upper()}{words[1:]}."
+        """One sentence made of the answers and the numbers of the row's claims."""
+        words = "; ".join(f"{entry.answer} ({entry.name}): {entry.clause}" for entry in self.entries if entry.measured)
+        return f"{words[0].upper()}{words[1:]}." if words else "Not measured."
 
     @property
     def paragraphs(self) -> list[tuple[str, list[str]]]:
@@ -115,11 +123,6 @@ class Answer:
             (setting, [finding.sentence for finding in same])
             for setting, same in itertools.groupby(found, lambda finding: finding.setting)
         ]
-
-    @property
-    def verdicts(self) -> list[tuple[str, Verdict]]:
-        """Claim and verdict."""
-        return [(entry.claim.id, entry.verdict) for entry in self.entries]
 
     @property
     def unmeasured(self) -> list[str]:
@@ -264,10 +267,10 @@ def findings_table(answers: Sequence[Answer]) -> pd.DataFrame:
 def headline(answers: Sequence[Answer]) -> str:
     """What was decided, in a line: ``"dependencies: 2.1 tie · attention: 3.1 supported · 11 not measured"``."""
     open_ones = (Verdict.UNDECIDED, Verdict.REPORTED, Verdict.NOT_MEASURED)
-    found = [verdict for answer in answers for _, verdict in answer.verdicts]
+    found = [entry.verdict for answer in answers for entry in answer.entries]
     parts = []
     for answer in answers:
-        decided = [f"{claim} {verdict}" for claim, verdict in answer.verdicts if verdict not in open_ones]
+        decided = [entry.name for entry in answer.entries if entry.verdict not in open_ones]
         if decided:
             parts.append(f"{answer.row.name}: {', '.join(decided)}")
     rest = [f"{found.count(verdict)} {verdict}" for verdict in open_ones if verdict in found]
@@ -278,6 +281,6 @@ def summary(answers: Sequence[Answer]) -> str:
     """The four rows in Markdown, verdicts and numbers, for the page of a grid in the dashboard."""
     lines = ["| | verdicts | measured |", "|:--|:--|:--|"]
     for answer in answers:
-        verdicts = ", ".join(f"{claim} **{verdict}**" for claim, verdict in answer.verdicts)
+        verdicts = ", ".join(f"{entry.claim.id} **{entry.verdict}**" for entry in answer.entries)
         lines.append(f"| {answer.row.name} | {verdicts} | {answer.sentence.replace('|', '/')} |")
     return "\n".join(lines)

@@ -75,18 +75,19 @@ def _of_parts(parts: Sequence[Part]) -> str:
 
 def decide_speed(evidence: pd.DataFrame) -> Decision | NotDecided:
     """1.2: ratio of the training steps, LSTM / Transformer, at every length; conditional where it is not one side's."""
-    by_sweep: dict[str, list[Part]] = {}
+    by_sweep: dict[str, tuple[Sweep, list[Part]]] = {}
     for sample in cost_samples(evidence, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS, every_length=True):
         verdict, p = _ruled(sample.effect, RATIO)
-        part = Part(f"length {sample.length:,.0f}, {sample.where}", sample.effect, verdict, p, sample.runs)
-        by_sweep.setdefault(sample.where, []).append(part)
+        where = sample.sweep.where
+        part = Part(f"length {sample.length:,.0f}, {where}", sample.effect, verdict, p, sample.runs)
+        by_sweep.setdefault(where, (sample.sweep, []))[1].append(part)
     if not by_sweep:
         return NotDecided()
-    parts = [part for same in by_sweep.values() for part in same]
+    parts = [part for _, same in by_sweep.values() for part in same]
     ruling = together(parts)
     if ruling.verdict is Verdict.UNDECIDED and {p.verdict for p in parts} >= {Verdict.SUPPORTED, Verdict.REFUTED}:
         ruling = conditional(parts, parts[-1].effect)  # between its two sides some lengths are always undecided
-    words = by_batching({where: [_at_ends(same)] for where, same in by_sweep.items()})
+    words = by_batching([(sweep, _at_ends(same)) for sweep, same in by_sweep.values()])
     turns = [crossing(sweep, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS) for sweep in sweeps(evidence)]
     if ruling.verdict is Verdict.CONDITIONAL and any(turns):
         ruling = Ruling(
@@ -96,11 +97,12 @@ def decide_speed(evidence: pd.DataFrame) -> Decision | NotDecided:
 
 
 def _at_ends(parts: Sequence[Part]) -> str:
-    ends = list(dict.fromkeys((parts[0], parts[-1])))
-    return " and ".join(
-        f"{LSTM_TO_TRANSFORMER.said(part.effect.interval)} the Transformer's time at {part.where.partition(', ')[0]}"
-        for part in ends
-    )
+    first, *rest = dict.fromkeys((parts[0], parts[-1]))
+
+    def at(part: Part, what: str) -> str:
+        return f"{LSTM_TO_TRANSFORMER.said(part.effect.interval)}{what} at {part.where.partition(', ')[0]}"
+
+    return " and ".join([at(first, " the Transformer's time"), *(at(part, "") for part in rest)])
 
 
 def decide_generation(evidence: pd.DataFrame) -> Decision | NotDecided:
@@ -202,6 +204,8 @@ CLAIMS = (
         "growth of time with length at a fixed number of tokens per batch",
         "exponent of time against length, LSTM minus Transformer, ≥ 0.3 and its interval > 0.1",
         "interval < 0.1",
+        "the Transformer's time grows less with the length",
+        "the Transformer's time grows with the length as the LSTM's",
         EXPONENT,
         decide_growth,
         growth,
@@ -212,6 +216,8 @@ CLAIMS = (
         "time of a training step",
         "LSTM / Transformer > 1.1 at all lengths",
         "< 0.9 at all lengths; else conditional, with the crossover",
+        "the Transformer trains faster",
+        "the LSTM trains faster",
         LSTM_TO_TRANSFORMER,
         decide_speed,
         speed,
@@ -222,6 +228,8 @@ CLAIMS = (
         "time of a decoding step",
         "exponent of a step against the position: LSTM within ±0.1 of 0, Transformer > 0.1 over the upper half",
         "either fails",
+        "the LSTM's decoding step is constant, the Transformer's grows",
+        "the LSTM's decoding step grows, or the Transformer's does not",
         EXPONENT,
         decide_generation,
         generation,

@@ -25,7 +25,7 @@ def the(base: str) -> str:
 
 def times(ratio: Interval) -> str:
     """``"2.10 times [2.00, 2.20]"``."""
-    return units.FACTOR.said(ratio, "times")
+    return units.FACTOR.said(ratio)
 
 
 def inverse(ratio: Interval) -> Interval:
