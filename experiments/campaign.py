@@ -23,6 +23,7 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
         Member("length_generalisation", "small"),
         Member("gradients", "small"),
         Member("real", "small"),
+        *(Member("g2p", None, (f"task.language={language}",)) for language in ("fre", "hin", "ady", "kor")),
         Member("compositional", "small", ("compare.seed=[0, 1, 2, 3, 4]",)),
         Member("tuning", None),
         Member("ablations", None),
