@@ -55,7 +55,7 @@ def attention_maps(model: EncoderDecoder, data: TaskData, device: torch.device) 
     return found
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def source_attention(model: EncoderDecoder, source: Tensor, target_in: Tensor) -> Tensor:
     """Weights of the decoder's attention to the source, (B, T, S): the mean over layers and heads.
 

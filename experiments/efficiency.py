@@ -342,7 +342,7 @@ def _optimizer(model: EncoderDecoder) -> torch.optim.Optimizer:
 
 @contextmanager
 def _inferring(device: torch.device, bfloat16: bool) -> Iterator[None]:
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         yield
 
 

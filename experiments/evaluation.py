@@ -68,7 +68,7 @@ class Scores:
     predictions: Sequence[Prediction] = field(default_factory=tuple)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def evaluate(
     model: EncoderDecoder,
     data: TaskData,

@@ -34,7 +34,7 @@ class Subject:
     target_in: Tensor
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def integrity_gates(
     model: EncoderDecoder, config: ModelConfig, data: TaskData, device: torch.device
 ) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from models.interface import BOS, EOS, PAD, EncoderDecoder
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def greedy(model: EncoderDecoder, source: Tensor, max_length: int, lengths: Tensor | None = None) -> Tensor:
     """The most probable next token, again and again, until every sequence has ended.
 
@@ -63,7 +63,7 @@ class Hypothesis:
     score: float
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def beam_search(
     model: EncoderDecoder,
     source: Tensor,

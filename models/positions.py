@@ -117,7 +117,8 @@ class Waves(nn.Module):
         """Sines and cosines of positions start … start+length-1, each (length, size / 2)."""
         end = start + length
         if end > self.table.shape[1]:
-            self.table = self._waves(max(end, 2 * self.table.shape[1]))
+            with torch.inference_mode(mode=False):  # so that training can use it too
+                self.table = self._waves(max(end, 2 * self.table.shape[1]))
         sine, cosine = self.table[:, start:end]
         return sine, cosine
 

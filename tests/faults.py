@@ -75,8 +75,8 @@ class Campaign:
         while process.poll() is None and self.output().count("started  ") < before + begun:
             time.sleep(0.05)
         time.sleep(delay)
-        parent = psutil.Process(process.pid)
         try:
+            parent = psutil.Process(process.pid)
             family = [parent, *parent.children(recursive=True)]
             workers = [child for child in family[1:] if "spawn_main" in " ".join(child.cmdline())]
         except psutil.NoSuchProcess:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_settings import SIZED, assert_same, configs, model_of, source_of
+from model_settings import SIZED, assert_same, configs, model_of, sized, source_of
 from torch import Tensor
 
-from models.config import Dimensions, ModelConfig
+from models.config import Dimensions, ModelConfig, TransformerConfig
 from models.decoding import Hypothesis, beam_search, greedy
 from models.interface import BOS, EOS, PAD, EncoderDecoder, State
 
@@ -108,6 +108,15 @@ def test_greedy_equals_naive_decoding(name: str) -> None:
         assert torch.equal(greedy(model, source, 9, (source != PAD).sum(1)), decoded)
         ends |= {len(row) for row in expected}
     assert len(ends) > 3
+
+
+@pytest.mark.parametrize("config", [TransformerConfig(positions="sinusoidal"), TransformerConfig(positions="rotary")])
+def test_what_was_made_in_decoding_can_be_trained_with(config: TransformerConfig) -> None:
+    model = peaked(sized(config, hidden=16))
+    source = sources(2)
+    greedy(model, source, 8)
+    model.train()(source, source).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_greedy_drops_what_has_ended_as_soon_as_it_is_half_of_the_batch() -> None:

@@ -211,7 +211,7 @@ def lstm_rows() -> Iterator[Row]:
             yield ratio("LSTM + attention training step / LSTM", where, 0.85, own, attending)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def decoding_rows() -> Iterator[Row]:
     for size in SIZES:
         model, library = ours(transformer_config(size)).eval(), bart(size).eval()
@@ -237,7 +237,7 @@ def decoding_rows() -> Iterator[Row]:
         yield ratio("Transformer cached / naive decoding", f"d {size}, batch {BATCH}", 15.0, naive, own)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def step_rows() -> Iterator[Row]:
     for size in SIZES:
         model, bare = ours(lstm_config(size)).eval(), BareLSTM(size).eval()

@@ -76,7 +76,7 @@ def test_training_step(benchmark: BenchmarkFixture, name: str, length: int) -> N
 def test_encode(benchmark: BenchmarkFixture, name: str, length: int) -> None:
     model, config, (source, _, _), lengths = prepared(name, length)
     model.eval()
-    with torch.no_grad():
+    with torch.inference_mode():
         flops = encode_flops(config, length)
         time_it(benchmark, name, "encode", length, model, flops, lambda: model.encode(source, lengths))
 
@@ -87,7 +87,7 @@ def test_decode(benchmark: BenchmarkFixture, name: str, length: int) -> None:
     """Teacher forcing: all positions at once."""
     model, config, (source, target_in, _), lengths = prepared(name, length)
     model.eval()
-    with torch.no_grad():
+    with torch.inference_mode():
         memory = model.encode(source, lengths)
         flops = decode_flops(config, length, length, VOCABULARY)
         time_it(benchmark, name, "decode", length, model, flops, lambda: model.decoder(target_in, memory))
