@@ -250,6 +250,7 @@ def report(
     from analysis.attention_maps import fetch_maps
     from analysis.report import write
     from analysis.tables import comparison, comparison_text
+    from analysis.variants import simplified
 
     if publish and results is not None:
         _stop("--publish shows the report in a store; --results reads none")
@@ -269,7 +270,7 @@ def report(
         )
     if publish:
         _publish(runs, names, folder, _uri(tracking_uri))
-    console.print(comparison_text(comparison(runs)), markup=False, highlight=False)
+    console.print(comparison_text(comparison(simplified(runs))), markup=False, highlight=False)
     console.print(f"\nreport: {page}\ndashboard: lvt dashboard")
 
 

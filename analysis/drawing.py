@@ -6,6 +6,7 @@ Nothing here touches pyplot's global state; backgrounds are transparent and the 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from experiments import schema
 
 INK, MUTED, RULE = "#1f2430", "#6a7282", "#d5d9e0"
 COLUMNS = 3
+LEAST_FACTOR = 1.6  # from one tick of a logarithmic axis to the next
+BOLD_PER_INCH, AXIS = 11, 7  # characters: of a title, and of the width that numbers and name of a vertical axis take
 WIDTH, PANEL_WIDTH = 11.1, 5.4  # inches: of a figure, of a panel at most
 _MARKERS = {"lstm": "o", "lstm_attention": "s", "transformer": "D", "lstm_transformer": "P", "transformer_lstm": "X"}
 _OTHER_MARKERS = ("^", "v", "<", ">", "p", "h")
@@ -114,13 +117,22 @@ def scale_x(ax: Axes, places: pd.Series, logarithmic: bool | None = None) -> Non
     if logarithmic:
         ax.set_xscale("log", base=2)
         powers = values[np.log2(values) % 1 == 0]
-        values = powers if len(powers) > 1 else values
+        values = _apart(powers if len(powers) > 1 else values)
     if logarithmic or len(values) <= 7:
         ax.xaxis.set_major_locator(FixedLocator(list(values[:: -(-len(values) // 9)])))
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _apart(values: np.ndarray) -> np.ndarray:
+    """Those of ascending values that leave room for their numbers on a logarithmic axis."""
+    kept = [values[0]]
+    for value in values[1:]:
+        if value >= LEAST_FACTOR * kept[-1]:
+            kept.append(value)
+    return np.array(kept)
 
 
 def score_limits(ax: Axes, quantity: units.Quantity) -> None:
@@ -133,7 +145,7 @@ def score_limits(ax: Axes, quantity: units.Quantity) -> None:
 
 def finish(ax: Axes, title: str, x: str, y: str) -> None:
     """Title, names of the axes, and the colours that a page can exchange."""
-    ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK)
+    ax.set_title(_wrapped(ax, title), loc="left", fontsize=10.5, fontweight="bold", color=INK)
     ax.set_xlabel(x, fontsize=9.5, color=INK)
     ax.set_ylabel(y, fontsize=9.5, color=INK)
     ax.set_facecolor("none")
@@ -143,6 +155,15 @@ def finish(ax: Axes, title: str, x: str, y: str) -> None:
     ax.tick_params(colors=MUTED, labelcolor=INK, labelsize=8.5, length=3)
     ax.spines[:].set_color(MUTED)
     sns.despine(ax=ax)
+
+
+def _wrapped(ax: Axes, title: str) -> str:
+    """In lines that end before the next panel."""
+    place, figure = ax.get_subplotspec(), ax.get_figure(root=True)
+    assert place is not None
+    assert figure is not None
+    inches = figure.get_figwidth() / place.get_gridspec().ncols
+    return "\n".join(textwrap.fill(line, int(inches * BOLD_PER_INCH) - AXIS) for line in title.split("\n"))
 
 
 def legend_of_models(figure: Figure, style: Look, models: Iterable[str], *, markers: bool = True) -> None:

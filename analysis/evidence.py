@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import scaling, statistics, units
-from analysis.runs import LABELS, each, family, final, groups, results
+from analysis.runs import LABELS, each, family, final, groups, names, results
 from analysis.statistics import Interval
 from analysis.tables import MATCHED_WITHIN
 from experiments import schema
@@ -56,7 +56,7 @@ def stand_in(models: pd.Series, base: str) -> str | None:
 class Sweep:
     """Efficiency runs of one grid and task on one piece of hardware."""
 
-    name: str  # of the sweep and of the grid, each where there are several
+    name: str  # of the sweep where there are several, and of the grid where several have it
     hardware: str
     rows: pd.DataFrame
 
@@ -129,9 +129,11 @@ def in_common(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFr
 def sweeps(evidence: pd.DataFrame) -> Iterator[Sweep]:
     """The efficiency sweeps in `evidence` (`admitted` rows)."""
     chosen = evidence[evidence["kind"] == schema.EFFICIENCY]
+    if len(chosen["task"].unique()) == 1:
+        chosen = chosen.assign(task="")
+    called = names(chosen)
     for (grid, task, hardware), rows in groups(chosen, "grid", "task", "hardware"):
-        name = named(task if len(chosen["task"].unique()) > 1 else "", grid, chosen)
-        yield Sweep(name, hardware, rows[list(_OF_SWEEPS)])
+        yield Sweep(called[grid, task], hardware, rows[list(_OF_SWEEPS)])
 
 
 def by_model_and_metric(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
@@ -276,12 +278,6 @@ def unmatched(rows: pd.DataFrame, labels: Iterable[str]) -> str:
 def contests(evidence: pd.DataFrame) -> Iterator[Contest]:
     """The tasks in `evidence` (`admitted` rows) that models learnt."""
     chosen = evidence[evidence["kind"] == schema.LEARN]
+    called = names(chosen)
     for (grid, task), rows in groups(chosen, "grid", "task"):
-        yield Contest(named(task, grid, chosen), task, rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])
-
-
-def named(task: str, grid: str, rows: pd.DataFrame) -> str:
-    """The task, and the grid where there are several."""
-    if len(rows["grid"].unique()) == 1:
-        return task
-    return f"{task} ({grid})" if task else grid
+        yield Contest(called[grid, task], task, rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])

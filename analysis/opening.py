@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import claims, drawing, plots
+from analysis import claims, drawing, plots, variants
 from analysis.runs import each
 from analysis.sources import described, fetch
 from analysis.tables import Table
@@ -61,11 +61,12 @@ def opening(results: Path) -> str:
 def draw(results: Path) -> None:
     """Draws the figures that there are data for, into the folder of results."""
     runs = fetch(results)
+    plain = variants.simplified(runs)
     for plot in _plots(claims.ledger(runs)):
         path = _figure(results, plot)
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)
-        if (figure := plot.draw(runs)) is not None:
+        if (figure := plot.draw(plain)) is not None:
             drawing.save(figure, [path])
 
 

@@ -30,6 +30,7 @@ VERDICT_COLORS = {
     Verdict.REPORTED: INK,
 }
 _ROW = 0.34  # inches of a row
+_DARK, _LIGHT = "#15181d", "#fdfdfd"  # on the cells of a heat map, whatever the page's colours are
 
 
 # --- claims ----------------------------------------------------------------------------------------------------------
@@ -139,6 +140,8 @@ _RIGHT = "mean over seeds, % right"
 def _heat(ax: Axes, cells: pd.DataFrame, title: str) -> None:
     named = cells.set_axis([units.model_name(model) for model in cells.columns], axis="columns")
     sns.heatmap(named, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f", ax=ax, cbar=False, linewidths=1)
+    for text in ax.texts:
+        text.set_color(_DARK if text.get_color() == ".15" else _LIGHT)
     drawing.finish(ax, title, "", "")
     ax.grid(visible=False)
     ax.tick_params(length=0)

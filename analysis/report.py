@@ -78,7 +78,8 @@ def write(
     target = Path(folder)
     (target / "figures").mkdir(parents=True, exist_ok=True)
     progress("tables and claims")
-    numbers, models, entries = tables.comparison(runs), tables.models_table(runs), claims.ledger(runs)
+    plain = variants.simplified(runs)
+    numbers, models, entries = tables.comparison(plain), tables.models_table(runs), claims.ledger(runs)
     answers, checks = claims.folklore(runs, entries), published.verify(runs)
     effects = ablations.effects(runs)
     runs_table.write(runs, target / "runs.parquet")
@@ -100,14 +101,14 @@ def write(
     drawn = []
     for plot in (plots.forest(entries), *plots.PLOTS, plots.attention(maps)):
         progress(f"figure: {plot.title}")
-        if one := _draw(plot, runs, target / "figures"):
+        if one := _draw(plot, plain, target / "figures"):
             drawn.append(one)
     apart = {one.plot.name: one for one in drawn if one.plot.name in _APART}
     progress("pages")
     content = {
         "title": title,
         "command": command,
-        "facts": facts(runs),
+        "facts": facts(plain),
         "short": tables.comparison_table(numbers, [tables.SCORE], overall=True),
         "comparison": texts["comparison"],
         "ledger": texts["claims"],

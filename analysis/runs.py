@@ -295,6 +295,16 @@ def groups(frame: pd.DataFrame, *keys: str, sort: bool = True) -> Iterator[tuple
         yield cast("tuple[Any, ...]", values), part
 
 
+def names(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """What the task of each (grid, task) is called: by its label, with the grid where several grids have that task."""
+    places = rows[["grid", "task"]].drop_duplicates()
+    shared = places["task"].duplicated(keep=False)
+    return {
+        (grid, task): (f"{task} ({grid})" if task else grid) if several else task
+        for grid, task, several in zip(places["grid"], places["task"], shared, strict=True)
+    }
+
+
 def family(model: str) -> str:
     """Name of a model without its options: ``"transformer(layers=4)"`` → ``"transformer"``."""
     return model.partition("(")[0]

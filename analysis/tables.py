@@ -12,7 +12,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from analysis import units, variants
-from analysis.runs import each, groups, results
+from analysis.runs import each, groups, names, results
 from analysis.statistics import Interval, mean
 from experiments import schema
 
@@ -197,7 +197,7 @@ def comparison_table(numbers: pd.DataFrame, show: Iterable[str] = (SCORE, COST),
     if overall:
         shown = shown[shown["axis"] == ""]
     models = units.in_order(shown["model"])
-    several_grids = len(shown["grid"].unique()) > 1
+    called = names(shown)
     rows: list[tuple[str, ...]] = []
     best: set[tuple[int, int]] = set()
     keys = ("grid", "task", "group", "metric", "split", "axis", "at")
@@ -212,7 +212,7 @@ def comparison_table(numbers: pd.DataFrame, show: Iterable[str] = (SCORE, COST),
             best |= {(len(rows), 2 + models.index(model)) for model in _best(found, quantity)}
         counts = [str(found[model].n) if model in found else units.MISSING for model in models]
         seeds = counts[0] if len(set(counts)) == 1 else " / ".join(counts)
-        place = f"{task} ({grid})" if several_grids else task
+        place = called[grid, task]
         rows.append((place, measure(quantity, split, axis, at), *cells, seeds))
     header = ("task", "measure", *map(units.model_name, models), "seeds")
     return Table(header, tuple(rows), frozenset(range(2, len(header))), frozenset(best))

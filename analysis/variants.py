@@ -77,6 +77,17 @@ def full_models(labels: Iterable[str]) -> dict[str, str]:
     return {name: min(same, key=distance) for name, same in members.items()}
 
 
+def simplified(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with plain labels: a model that is the only one of its family in a grid is called after the family.
+
+    So the models of many grids stand in the same columns and have the same colours, although each grid states options
+    of its own. Runs of different kinds are looked at apart.
+    """
+    families = runs["model"].map({label: family(label) for label in runs["model"].unique()})
+    members = runs["model"].groupby([runs["grid"], runs["kind"], families]).transform("nunique")
+    return runs.assign(model=families.where(members == 1, runs["model"]))
+
+
 def side_by_side(runs: pd.DataFrame) -> pd.DataFrame:
     """The learning runs of the models that tables and figures show side by side.
 

@@ -121,6 +121,20 @@ def test_who_stands_side_by_side() -> None:
     assert variants.side_by_side(table("g", seven, s.EFFICIENCY)).empty
 
 
+def test_a_model_without_variants_beside_it_is_called_after_its_family() -> None:
+    def table(grid: str, kind: str, *labels: str) -> pd.DataFrame:
+        return pd.DataFrame({"grid": grid, "kind": kind, "model": labels})
+
+    every = pd.concat(
+        [
+            table("g", s.LEARN, "m(a=1)", "n", "n(b=2)", "m(a=1)"),
+            table("g", s.EFFICIENCY, "n(b=2)"),
+            table("h", s.LEARN, "m(a=2)", "n(b=2)"),
+        ]
+    )
+    assert variants.simplified(every)["model"].tolist() == ["m", "n", "n(b=2)", "m", "n", "m", "n"]
+
+
 # --- effects ---------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def ablated() -> pd.DataFrame:

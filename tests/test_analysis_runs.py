@@ -156,3 +156,14 @@ def test_analysis_is_imported_where_torch_cannot_be() -> None:
 def test_analysis_knows_nothing_of_the_project_but_the_schema(file: Path) -> None:
     imports = re.findall(r"^\s*(?:from|import) ((?:torch|models|experiments|lvt)\b.*)$", file.read_text(), re.M)
     assert set(imports) <= {"experiments import schema"}
+
+
+def test_a_task_is_called_by_its_grid_too_where_several_have_it() -> None:
+    places = [("g", "parity"), ("g", "recall"), ("h", "recall"), ("g", ""), ("h", ""), ("g", "parity")]
+    assert runs.names(pd.DataFrame(places, columns=["grid", "task"])) == {
+        ("g", "parity"): "parity",
+        ("g", "recall"): "recall (g)",
+        ("h", "recall"): "recall (h)",
+        ("g", ""): "g",
+        ("h", ""): "h",
+    }

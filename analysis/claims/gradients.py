@@ -18,9 +18,9 @@ from analysis import statistics, units
 from analysis.claims.base import LSTM, TRANSFORMER, Claim, Decision, Finding, NotDecided, Scale
 from analysis.claims.rules import LEAST_SEEDS, Part, Rule, Sample, Verdict, exponential, part, together
 from analysis.claims.wording import the, times
-from analysis.evidence import TRAINED, named, stand_in, unmatched
+from analysis.evidence import TRAINED, stand_in, unmatched
 from analysis.gradients import NORM, PHASES, SHARE, curves, half_distances
-from analysis.runs import groups
+from analysis.runs import groups, names
 from analysis.statistics import Interval, student
 from experiments import schema
 
@@ -82,12 +82,12 @@ def fadings(evidence: pd.DataFrame, what: str = NORM) -> Iterator[Fading]:
     """What the gradients runs in `evidence` (`admitted` rows) measured, phase by phase."""
     chosen = evidence[evidence["kind"] == schema.GRADIENTS]
     found = half_distances(chosen, what)
-    known = found[found["half_distance"].notna()]
+    known, called = found[found["half_distance"].notna()], names(chosen)
     for (grid, task), rows in groups(chosen, "grid", "task"):
         for phase in PHASES:
             own = known[(known["grid"] == grid) & (known["task"] == task) & (known["phase"] == phase)]
             if len(own):
-                yield Fading(named(task, grid, chosen), phase, own, rows)
+                yield Fading(called[grid, task], phase, own, rows)
 
 
 def decide_gradient(evidence: pd.DataFrame) -> Decision | NotDecided:
