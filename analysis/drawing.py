@@ -140,7 +140,7 @@ def score_limits(ax: Axes, quantity: units.Quantity) -> None:
     if quantity.unit == "%" and not quantity.lower_is_better:
         ax.set_ylim(-3, 103)
     else:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
 
 
 def finish(ax: Axes, title: str, x: str, y: str) -> None:

@@ -185,6 +185,7 @@ def category_map(runs: pd.DataFrame) -> Figure | None:
 
 
 # --- accuracy against cost -------------------------------------------------------------------------------------------
+ROOM = 2.3  # the least factor on either side of the points: two numbers of 1, 2, 5, 10, … fit in any case
 COSTS = ((schema.TRAIN_FLOPS, "training FLOPs"), (schema.TRAIN_SECONDS, "training time, s"))
 
 
@@ -225,13 +226,19 @@ def pareto(runs: pd.DataFrame) -> Figure | None:
         best = line["score"] * quantity.scale
         ax.step(line["cost"], best, where="post", color=MUTED, linewidth=1, linestyle=":", zorder=0)
         ax.set_xscale("log")
+        ax.set_xlim(own["cost"].min() / ROOM, own["cost"].max() * ROOM)
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value < 1e5 else f"{value:.0e}"))
+        ax.xaxis.set_major_formatter(FuncFormatter(_cost))
         ax.xaxis.set_minor_locator(NullLocator())
         drawing.score_limits(ax, quantity)
         drawing.finish(ax, task, own["of"].iloc[0], f"test {quantity.title}")
     drawing.legend_of_models(figure, style, found["model"])
     return figure
+
+
+def _cost(value: float, _: int) -> str:
+    """``"2,000"``, ``"2e11"``."""
+    return f"{value:,.0f}" if value < 1e5 else f"{value:.0e}".replace("e+", "e")
 
 
 def front(cost: np.ndarray, score: np.ndarray) -> list[int]:
