@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pandas as pd
     from rich.console import Console
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from experiments.grid import Grid
     from experiments.run import Place
     from experiments.stores import Past, Store
-    from experiments.tuning import Choice
+    from experiments.trials import Choice, Result, Tuning
     from models.config import Budget, Dimensions, ModelConfig
 
 USAGE = 2  # exit code for bad usage and bad grids; 1 is for runs that failed
@@ -116,6 +116,7 @@ def run(
     `campaign` stands for all the grids whose results the README opens with.
     """
     import time
+    from functools import partial
 
     from experiments.config import run_key
     from experiments.execution import Limits, Stopped, execute_grid
@@ -124,7 +125,8 @@ def run(
     from experiments.run import Place, run_name
     from experiments.schema import TUNING
     from experiments.stores import StoreError, open_store, past_runs
-    from experiments.tracking import send_left
+    from experiments.tracking import result_of, send_left
+    from experiments.trials import Trials
 
     if grid == CAMPAIGN:
         return _run_campaign(context, profile)
@@ -149,17 +151,18 @@ def run(
         _stop(str(error), code=1)
     skipped, failed_before = past.finished, {} if retry_failed else past.failed
 
-    def execute(name: str, runs: Sequence[Run]) -> dict[Run, str]:
-        """Executes those runs that are not over; which of all failed, now or before, and why."""
-        keys = {one: run_key(one, chosen) for one in runs}
+    def execute(name: str, runs: Sequence[Run], trials: Trials) -> dict[Run, str]:
+        """Executes those runs and trials that are not over; which of all failed, now or before, and why."""
+        keys = {one: run_key(one, chosen) for one in (*runs, *trials.known())}
         todo = [one for one in runs if keys[one] not in skipped and keys[one] not in failed_before]
         failures = {one: failed_before[key] for one, key in keys.items() if key not in skipped and key in failed_before}
+        total, left = len(runs) + trials.count(), len(todo) + trials.left()
         console.print(
-            f"{name}: {len(runs)} runs, {len(runs) - len(todo) - len(failures)} finished before, "
-            f"{len(todo)} to do on {chosen}"
+            f"{name}: {total} runs, {total - left - len(failures)} finished before, {left} to do on {chosen}"
             + (f", {len(failures)} failed before (again with --retry-failed)" if failures else "")
         )
-        if todo:
+        if left:
+            todo += trials.ready()
             place = Place(store, loaded.name, chosen, data, checkpoint_every, since)
             limits = Limits(timeout, silence)
             if workers == AUTO:
@@ -167,20 +170,28 @@ def run(
             else:
                 count = int(workers or _default_workers(chosen))
             try:
-                with Progress(console, len(todo)) as progress:
-                    failures |= execute_grid(todo, place, count, progress, limits, executes)
+                with Progress(console, left) as progress:
+                    failures |= execute_grid(todo, place, count, progress, limits, executes, trials.follow)
             except Stopped:
                 _stop("interrupted: finished runs are kept, the others go on when the grid is run again", code=130)
+            except StoreError as error:
+                _stop(f"{error}; run the grid again to go on", code=1)
             _send_what_is_left(store)
         return failures
 
-    runs = list(loaded.runs)
-    failures = execute(f"{loaded.name}, trials" if loaded.tunings else loaded.name, runs)
-    choices = _choices(loaded, store, chosen)
-    if choices:
+    read = partial(result_of, store)
+    choices: list[Choice] = []
+    runs = [one for one in loaded.runs if one.phase != TUNING]
+    trials = Trials(loaded.tunings, _results(loaded.tunings, store, failed_before), chosen, read)
+    failures = execute(f"{loaded.name}, trials" if loaded.tunings else loaded.name, runs, trials)
+    if loaded.tunings:
+        failed = {*failed_before, *(run_key(one, chosen) for one in failures)}
+        found = _results(loaded.tunings, store, failed)
+        choices = [tuning.choose(found, chosen) for tuning in loaded.tunings]
         console.print(_choices_table(choices))
+        runs += [trial for choice in choices for trial in choice.trials]
         final = [one for choice in choices for one in choice.final]
-        failures |= execute(f"{loaded.name}, final phase", final)
+        failures |= execute(f"{loaded.name}, final phase", final, Trials((), {}, chosen, read))
         runs += final
     if failures:
         rows = [[run_name(one), run_key(one, chosen), why] for one, why in failures.items()]
@@ -210,13 +221,17 @@ def plan(
 
     from experiments.planning import planned
     from experiments.progress import duration
+    from experiments.schema import TUNING
 
     loaded = _load(grid, overrides, profile)
-    sizes = _sizes(loaded, data)
     chosen = _device(device)
     store, past = _past(_uri(tracking_uri), loaded)
+    found = {} if store is None else _results(loaded.tunings, store, past.failed)
+    choices = [tuning.choose(found, chosen) for tuning in loaded.tunings]
+    sizes = _sizes(loaded, data, [trial for choice in choices for trial in choice.trials])
+    runs = [one for one in loaded.runs if one.phase != TUNING]
     seconds = partial(_estimate, data=data, device=chosen) if estimate else None
-    rows = planned(loaded.runs, _choices(loaded, store, chosen), sizes, past, chosen, seconds)
+    rows = planned(runs, choices, sizes, past, chosen, seconds)
     if as_json:
         typer.echo(json.dumps({"grid": loaded.name, "device": chosen, "runs": rows}, indent=1))
         return
@@ -232,7 +247,7 @@ def plan(
     console.print(_table(titles, cells, right=["seed", "trial", "parameters", "off budget", "seconds"]))
     console.print(f"{len(rows)} runs on {chosen}: {loaded.description}")
     if estimate:
-        left = sum(row["seconds"] or 0 for row in rows if row["state"] != "finished")
+        left = sum(row["seconds"] or 0 for row in rows if row["state"] not in ("finished", "pruned"))
         console.print(f"to do, one after another, runs of kind learn only: {duration(left)}")
 
 
@@ -536,22 +551,30 @@ def _run_campaign(context: typer.Context, profile: str | None) -> None:
         _stop(f"something failed in {', '.join(failed)}", code=1)
 
 
-def _sizes(grid: Grid, data: Path | None) -> dict[Run, tuple[ModelConfig, Dimensions]]:
-    """Every run's model with its widths, and what its task asks of it; refuses what cannot be made."""
+def _sizes(grid: Grid, data: Path | None, trials: Sequence[LearnRun] = ()) -> dict[Run, tuple[ModelConfig, Dimensions]]:
+    """Every run's model with its widths, and what its task asks of it; refuses what cannot be made.
+
+    Of the runs of a grid, of all that its trials can be, and of `trials`.
+    """
+    from experiments.config import EfficiencyRun, LearnRun
     from experiments.data import DataError
     from experiments.run import run_name, sized_model
     from models.config import ModelError
 
+    possible = [one for tuning in grid.tunings for one in tuning.possible]
     sizes: dict[Run, tuple[ModelConfig, Dimensions]] = {}
     alike: dict[object, tuple[ModelConfig, Dimensions]] = {}  # the seeds of a grid ask for the same few models
-    for one in grid.runs:
-        kind = replace(one, seed=0)
+    for one in (*grid.runs, *possible, *trials):
+        kind = one.model.config, one.budget, one.efficiency if isinstance(one, EfficiencyRun) else one.task
         try:
             if kind not in alike:
                 alike[kind] = sized_model(one, data)
             sizes[one] = alike[kind]
         except (ModelError, DataError) as error:
-            _stop(f"{grid.name}: {run_name(one)}: {error}")
+            which = run_name(one)
+            if isinstance(one, LearnRun) and one.tuned is not None:
+                which = f"{run_name(replace(one, tuned=None))} ({one.tuned.words})"
+            _stop(f"{grid.name}: {which}: {error}")
     return sizes
 
 
@@ -662,27 +685,34 @@ def _past(uri: str, grid: Grid) -> tuple[Store | None, Past]:
         _stop(str(error), code=1)
 
 
-def _choices(grid: Grid, store: Store | None, device: str) -> list[Choice]:
-    """What validation chooses of the trials that are finished in the store."""
-    from experiments.stores import StoreError, trial_scores
+def _results(tunings: Sequence[Tuning], store: Store, failed: Iterable[str]) -> dict[str, Result]:
+    """What became of the trials that are over, by their keys; `failed`: keys of runs that did."""
+    from experiments.stores import StoreError, trial_results
+    from experiments.trials import FAILURE
 
+    if not tunings:
+        return {}
     try:
-        scores = {} if store is None or not grid.tunings else trial_scores(store)
+        found = trial_results(store, curves=any(tuning.tune.prunes for tuning in tunings))
     except StoreError as error:
         _stop(str(error), code=1)
-    return [tuning.choose(scores, device) for tuning in grid.tunings]
+    return dict.fromkeys(failed, FAILURE) | found
 
 
 def _choices_table(choices: Sequence[Choice]) -> object:
     """What was chosen of how many trials, for each model and task."""
     rows = []
     for choice in choices:
-        first, best = choice.tuning.trials[0], choice.best
-        failed = len(choice.tuning.trials) - len(choice.scores)
-        trials = f"{len(choice.tuning.trials)}" + (f", {failed} failed and so the worst" if failed else "")
+        first, best = choice.trials[0], choice.best
+        ended = list(choice.results.values())
+        pruned = sum(result.pruned for result in ended)
+        failed = choice.tuning.tune.trials - pruned - sum(result.score is not None for result in ended)
+        trials = f"{choice.tuning.tune.trials}" + (f", {pruned} pruned" if pruned else "")
+        trials += f", {failed} failed and so the worst" if failed else ""
         found = ["none finished", "", ""]
         if best is not None and best.tuned is not None:
-            found = [str(best.tuned.trial), f"{best.task.headline} {choice.scores[best]:.4g}", best.tuned.words]
+            score = choice.results[best].score
+            found = [str(best.tuned.trial), f"{best.task.headline} {score:.4g}", best.tuned.words]
         rows.append([first.model.label, first.task_label, trials, *found])
     return _table(["model", "task", "trials", "chosen", "on validation", "settings"], rows)
 

@@ -107,9 +107,9 @@ COMPONENTS = Plot(
 TUNING = Plot(
     "tuning",
     "What tuning would have found with fewer trials",
-    "Expected best score on validation of so many of a model's trials, over all choices of that many; the last point is"
-    " the best of all. A line that still rises says that more trials would find better settings. A trial that failed"
-    " counts as the worst of its model.",
+    "Expected best score on validation of so many of a model's trials, over all choices of that many, or by TPE"
+    " of the first so many; the last point is the best of all. A line that still rises says that more trials would find"
+    " better settings. A trial that failed or was ended early counts as the worst of its model.",
     tuning.curves,
     tuning.expected,
 )

@@ -34,6 +34,7 @@ _DTYPES = {
     "phase": "str",
     "trial": "Int64",
     "tuned": "str",
+    "sampler": "str",
     "device": "str",
     "hardware": "str",
     "git_commit": "str",
@@ -55,7 +56,8 @@ _DTYPES = {
     "value": "float64",
 }
 COLUMNS = tuple(_DTYPES)
-_BEFORE_TUNING = {"phase": schema.FINAL, "trial": None, "tuned": ""}  # in tables that were written without it
+# In tables that were written before there was tuning, or more than one sampler.
+_BEFORE_TUNING = {"phase": schema.FINAL, "trial": None, "tuned": "", "sampler": ""}
 RUN_COLUMNS = COLUMNS[: COLUMNS.index("metric")]  # one value a run
 LABELS = ("grid", "kind", "task", "model")  # what stands for a configuration in tables and figures
 
@@ -178,6 +180,7 @@ def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]
         "phase": tags.get(schema.PHASE, schema.FINAL),
         "trial": int(tags[schema.TRIAL]) if schema.TRIAL in tags else None,
         "tuned": tags.get(schema.TUNED, ""),
+        "sampler": tags.get(schema.SAMPLER, ""),
         "device": tags.get(schema.DEVICE, ""),  # known only once the run has found its device
         "hardware": tags.get(schema.HARDWARE, ""),
         "git_commit": tags.get(schema.GIT_COMMIT, ""),

@@ -14,38 +14,59 @@ from analysis.statistics import expected_maximum
 from analysis.tables import Table, as_table
 from experiments import schema
 
-TRIAL_COLUMNS = ("grid", "task", "model", "trial", "settings", "metric", "score", "reason", "run_id")
-CHOICE_COLUMNS = ("grid", "task", "model", "trials", "failed", "chosen", "score", "metric", "settings")
+TRIAL_COLUMNS = (
+    *("grid", "task", "model", "trial", "settings", "sampler", "metric", "score", "pruned", "reason", "seconds"),
+    "run_id",
+)
+CHOICE_COLUMNS = (
+    *("grid", "task", "model", "trials", "failed", "pruned", "seconds", "chosen", "score", "metric", "settings"),
+)
 EXPECTED_COLUMNS = ("grid", "task", "model", "metric", "trials", "score", "runs")
 
 
 def trials(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a trial that is over, with the columns of `TRIAL_COLUMNS`.
 
-    `metric` is the headline, `score` its value on validation, missing for a trial that failed, for a `reason`. Of
-    several with the same number (the grid was tuned again over other ranges) the newest counts.
+    `metric` is the headline, `score` its value on validation, missing for a trial that failed, for a `reason`, and for
+    one that was ended early, after the step `pruned`. `seconds` are what it took; missing where its process was killed.
+    Of several with the same number (the grid was tuned again over other ranges) the newest counts.
     """
     tuned = runs[(runs["phase"] == schema.TUNING) & runs["status"].isin([schema.FINISHED, schema.FAILED])]
-    scores = tuned[tuned["metric"] == schema.SELECTED + "/" + tuned["headline"]].set_index("run_id")["value"]
     newest = each(tuned).sort_values("start_time", kind="stable").drop_duplicates([*LABELS, "trial"], keep="last")
-    finished = newest["status"] == schema.FINISHED
-    found = newest.assign(score=newest["run_id"].map(scores).where(finished))
-    found = found.rename(columns={"tuned": "settings", "headline": "metric"})
+    found = newest.rename(columns={"tuned": "settings", "headline": "metric"})
+
+    def of(metric: pd.Series | str) -> pd.Series:
+        """By trial, the value of a metric of its run."""
+        values = tuned[tuned["metric"] == metric].set_index("run_id")["value"]
+        return found["run_id"].map(values).astype("float64")
+
+    selected = of(schema.SELECTED + "/" + tuned["headline"]).where(found["status"] == schema.FINISHED)
+    found = found.assign(score=selected, pruned=of(schema.PRUNED_STEP), seconds=of(schema.RUN_SECONDS))
     return found.sort_values(["grid", "task", "model", "trial"])[list(TRIAL_COLUMNS)].reset_index(drop=True)
 
 
 def choices(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a model that was tuned on a task, with the columns of `CHOICE_COLUMNS`.
 
-    `trials` are all that are over, `failed` those of them that failed and count as the worst; `chosen` is the trial
+    `trials` are all that are over, `failed` those of them that failed and `pruned` those that were ended early, which
+    count as the worst; `seconds` what all of them took, missing where that is not known of each. `chosen` is the trial
     whose `settings` the newest run of the final phase has, missing where there is none yet, and `score` that trial's
     on validation.
     """
     tried, places = trials(runs), ["grid", "task", "model"]
     if tried.empty:
         return pd.DataFrame(columns=list(CHOICE_COLUMNS))
-    found = tried.groupby(places, as_index=False).agg(
-        trials=("trial", "size"), failed=("score", lambda scores: scores.isna().sum()), metric=("metric", "first")
+    failed = tried["score"].isna() & tried["pruned"].isna()
+    found = (
+        tried.assign(failed=failed)
+        .groupby(places, as_index=False)
+        .agg(
+            trials=("trial", "size"),
+            failed=("failed", "sum"),
+            pruned=("pruned", "count"),
+            seconds=("seconds", lambda seconds: seconds.sum(skipna=False)),
+            metric=("metric", "first"),
+        )
     )
     tuned = each(final(runs)).dropna(subset="trial").sort_values("start_time", kind="stable")
     tuned = tuned.drop_duplicates(places, keep="last")[[*places, "trial", "tuned"]]
@@ -64,15 +85,18 @@ def choices_table(found: pd.DataFrame) -> Table:
     ]
     several_grids = len(found["grid"].unique()) > 1
     labels = [*(["grid"] if several_grids else []), "task", "model"]
-    counts = ["trials", "failed", "chosen"]
-    table = as_table(found.assign(**{"on validation": scores})[[*labels, *counts, "on validation", "settings"]])
+    counts = ["trials", "failed", "pruned", "seconds", "chosen"]
+    columns = found.assign(**{"on validation": scores})[[*labels, *counts, "on validation", "settings"]]
+    table = as_table(columns, {"seconds": units.Quantity("cost of trials", "s", form=",.0f")})
     return Table(table.header, table.rows, frozenset(range(len(labels), len(labels) + len(counts))))
 
 
 def expected(runs: pd.DataFrame) -> pd.DataFrame:
-    """Expected best validation score of so many trials, with the columns of `EXPECTED_COLUMNS`.
+    """Best validation score of so many trials, with the columns of `EXPECTED_COLUMNS`.
 
-    A trial that failed counts as the worst of its model that did not; a model of which all failed has no rows.
+    Of trials that were drawn at random it is the expected best over all choices of that many (Dodge et al. 2019); of
+    those that follow from each other (TPE), the best of the first so many. A trial that failed or was ended early
+    counts as the worst of its model that did not; a model of which all did has no rows.
     """
     rows = []
     for (grid, task, model), tried in groups(trials(runs), "grid", "task", "model"):
@@ -80,15 +104,17 @@ def expected(runs: pd.DataFrame) -> pd.DataFrame:
         merits = direction * tried["score"].astype(float)
         if merits.isna().all():
             continue
+        merits = merits.fillna(merits.min())
         labels = {"grid": grid, "task": task, "model": model, "metric": tried["metric"].iloc[0]}
-        best = direction * expected_maximum(merits.fillna(merits.min()))
+        in_turn = (tried["sampler"] == schema.TPE).any()
+        best = direction * (merits.cummax().to_numpy() if in_turn else expected_maximum(merits))
         for count, score in enumerate(best, start=1):
             rows.append(labels | {"trials": count, "score": score, "runs": " ".join(tried["run_id"])})
     return pd.DataFrame(rows, columns=list(EXPECTED_COLUMNS))
 
 
 def curves(runs: pd.DataFrame) -> Figure | None:
-    """Expected best validation score against the number of trials, a panel per task and a line per model."""
+    """Best validation score (`expected`) against the number of trials, a panel per task and a line per model."""
     found = expected(runs)
     if found.empty:
         return None

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from experiments.data import Tokens
-from experiments.schema import EFFICIENCY, FINAL, GRADIENTS, LEARN, PROFILE
+from experiments.schema import EFFICIENCY, FINAL, GRADIENTS, LEARN, PROFILE, RANDOM
 from experiments.tasks import TASKS, Task
 from experiments.tasks.streams import Needle
 from models.config import Budget, ModelConfig
@@ -258,6 +258,20 @@ class NamedModel:
 
 
 @dataclass(frozen=True)
+class Pruning:
+    """When a trial is ended early: see `pruner` of experiments.tuning.Tune.
+
+    Attributes:
+        startup: trials that must be finished before.
+        earlier: of each trial before that is finished, step → headline on validation. It is given to a trial when that
+            is executed, and is no part of what the trial is, nor of its key.
+    """
+
+    startup: int
+    earlier: tuple[Mapping[int, float], ...] = dataclasses.field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
 class Tuned:
     """What a run owes to the tuning of its model (experiments.tuning).
 
@@ -265,11 +279,20 @@ class Tuned:
         phase: "tuning" of a trial, "final" of a run that has the settings of the chosen one.
         trial: its number, from 1.
         words: what was drawn for it, ``"learning_rate=0.003, dropout=0.1"``.
+        sampler: that did.
+        pruning: of a trial that may be ended early.
     """
 
     phase: str
     trial: int
     words: str
+    sampler: str = RANDOM
+    pruning: Pruning | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What of it decides the result; the rest stands where it is used."""
+        pruner = {} if self.pruning is None else {"pruner": "median", "startup": self.pruning.startup}
+        return {"phase": self.phase, "trial": self.trial, **pruner}
 
 
 @dataclass(frozen=True)
@@ -290,7 +313,7 @@ class _Run:
             elif isinstance(value, Budget):
                 tree[field.name] = {name: amount for name, amount in asdict(value).items() if amount is not None}
             elif isinstance(value, Tuned):
-                tree[field.name] = {"phase": value.phase, "trial": value.trial}  # the rest stands where it is used
+                tree[field.name] = value.settings()
             elif value is not None:
                 tree[field.name] = value
         return tree

@@ -80,6 +80,7 @@ def execute_grid(
     observer: Observer,
     limits: Limits = Limits(),
     engine: Callable[[Place, int], Engine] = Processes,
+    follow: Callable[[Run, str], Sequence[Run]] = lambda run, reason: (),
 ) -> dict[Run, str]:
     """Executes runs and returns those that failed, and why.
 
@@ -93,16 +94,26 @@ def execute_grid(
         observer: told what happens.
         limits: of each run.
         engine: what executes them.
+        follow: told of each run that is over ("" or the reason of its failure); the runs that are executed because of
+            that. What it raises ends the workers at once.
 
     Raises:
         Stopped: after an interrupt.
     """
-    return _Execution(place, engine(place, workers), observer, limits).run(runs)
+    return _Execution(place, engine(place, workers), observer, limits, follow).run(runs)
 
 
 class _Execution:
-    def __init__(self, place: Place, engine: Engine, observer: Observer, limits: Limits) -> None:
+    def __init__(
+        self,
+        place: Place,
+        engine: Engine,
+        observer: Observer,
+        limits: Limits,
+        follow: Callable[[Run, str], Sequence[Run]],
+    ) -> None:
         self._place, self._engine, self._observer, self._limits = place, engine, observer, limits
+        self._follow = follow
         self._tasks: dict[int, _Task] = {}  # by their tickets
         self._queue: deque[Job] = deque()
         self._interrupts = 0
@@ -194,6 +205,8 @@ class _Execution:
             if outcome.reason:
                 self._failures[run] = outcome.reason
             self._observer.ended(run, outcome.reason)
+            if not self._interrupts:
+                self._queue.extend(jobs(self._follow(run, outcome.reason)))
 
     def _check(self, ticket: int) -> None:
         """Gives a job up that takes too long, or hangs."""

@@ -32,7 +32,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ from experiments.config import (
     validate,
 )
 from experiments.schema import LEARN
-from experiments.tuning import Setting, Tuning, as_trial, in_words, parse_tune
+from experiments.trials import Tuning, as_trial
+from experiments.tuning import Setting, in_words, parse_tune
 from experiments.yamls import parse_yaml
 from models.registry import MODELS
 
@@ -76,7 +77,8 @@ class Grid:
     Attributes:
         name: of the file and, where there are profiles, of the profile.
         description: in the words of its author.
-        runs: those whose settings are stated, none twice; of models that are tuned these are the trials.
+        runs: those whose settings are known, none twice; of models that are tuned these are trials: all that are drawn
+            at random, else the first.
         tunings: what the runs follow from that have settings of trials.
     """
 
@@ -247,6 +249,7 @@ def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run
     """The runs whose settings are stated, trials among them, and what follows from the trials."""
     runs: list[Run] = []
     tunings: dict[str, Tuning] = {}  # by all settings but the seed
+    later = 0  # trials that are not known yet
     asked: config.Path | None = None  # where the grid states that models are tuned
     for tree, origins in expanded:
         tune = tree.pop("tune", None)
@@ -260,35 +263,40 @@ def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run
         seedless = {key: value for key, value in tree.items() if key != "seed"}
         alike = json.dumps([seedless, tune], sort_keys=True, default=str)
         if alike not in tunings:
-            tunings[alike] = Tuning(_trials(seedless, tune, origins, RUNS - len(runs)), ())
+            tunings[alike] = _tuning(seedless, tune, origins, RUNS - len(runs) - later)
             runs += tunings[alike].trials
-        trials, seeds = tunings[alike].trials, tunings[alike].seeds
-        if seed == trials[0].seed:
+            later += tunings[alike].tune.trials - len(tunings[alike].trials)
+        tuning = tunings[alike]
+        if seed == tuning.tune.seed:
             words = f"{seed} is the seed of the trials (tune.seed); those of the final phase are others"
             raise refuse(_locate(("seed",), origins), words)
-        tunings[alike] = Tuning(trials, tuple(dict.fromkeys([*seeds, seed])))
+        tunings[alike] = replace(tuning, seeds=tuple(dict.fromkeys([*tuning.seeds, seed])))
     if asked is not None:
         _check_alike(asked, runs, tunings.values())
     return runs, list(tunings.values())
 
 
-def _trials(tree: dict[str, Any], tune: Any, origins: Origins, most: int) -> tuple[LearnRun, ...]:
-    """The trials of a model on a task, `most` at most; `tree` lacks a seed."""
+def _tuning(tree: dict[str, Any], tune: Any, origins: Origins, most: int) -> Tuning:
+    """How a model is tuned on a task, by `most` trials at most; `tree` lacks a seed."""
     name = _model_name(tree)
+    ranges: config.Path = ("tune", "ranges", name)
     with _located(origins):
         checked = parse_tune(tune)
         if checked.trials > most:
             raise refuse(("tune", "trials"), f"more than {RUNS:,} runs, which is what a grid may have")
-        settings = checked.drawn(name)
-        trees = [_with_setting(tree, setting, ("tune", "ranges", name)) for setting in settings]
-    trials = []
-    for number, (setting, whole) in enumerate(zip(settings, trees, strict=True), start=1):
-        drawn = {path: _locate(("tune", "ranges", name, *path), origins) for path in setting}
-        with _located(origins | drawn, f" (trial {number}, {in_words(setting)})"):
+
+    def make(number: int, setting: Setting) -> LearnRun:
+        with _located(origins):
+            whole = _with_setting(tree, setting, ranges)
+        drawn = {path: _locate((*ranges, *path), origins) for path in setting}
+        which = f"trial {number}, " if number else ""
+        with _located(origins | drawn, f" ({which}{in_words(setting)})"):
             run = parse_run(_resolve_tables(whole | {"seed": checked.seed}))
         assert isinstance(run, LearnRun)
-        trials.append(as_trial(run, number, setting))
-    return tuple(trials)
+        return as_trial(run, number, setting, checked)
+
+    with _located(origins):
+        return Tuning.begin(checked, name, make)
 
 
 def _with_setting(tree: dict[str, Any], setting: Setting, ranges: config.Path) -> dict[str, Any]:
@@ -309,20 +317,20 @@ def _with_setting(tree: dict[str, Any], setting: Setting, ranges: config.Path) -
 
 def _check_alike(asked: config.Path, runs: Iterable[Run], tunings: Iterable[Tuning]) -> None:
     """Refuses a grid of which some models are tuned more than others."""
-    found: dict[str, dict[str, set[int]]] = {}  # task → model → numbers of trials
+    found: dict[str, dict[str, set[str]]] = {}  # task → model → by how many trials, and how
     for run in runs:
         if isinstance(run, LearnRun):
             found.setdefault(run.task_label, {}).setdefault(run.model.label, set())
             if run.tuned is None:
-                found[run.task_label][run.model.label].add(0)
+                found[run.task_label][run.model.label].add("0")
     for tuning in tunings:
         trial = tuning.trials[0]
-        found[trial.task_label][trial.model.label].add(len(tuning.trials))
+        found[trial.task_label][trial.model.label].add(tuning.tune.words)
     if not found:
         raise refuse(asked, "only runs that learn can be tuned, and there are none")
     for task, models in found.items():
         if len(set.union(*models.values())) > 1:
-            counts = ", ".join(f"{model} {' or '.join(map(str, sorted(of)))}" for model, of in models.items())
+            counts = ", ".join(f"{model} {' or '.join(sorted(of))}" for model, of in models.items())
             raise refuse(asked, f"the models of a task are tuned with equal numbers of trials; on {task}: {counts}")
 
 

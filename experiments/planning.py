@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from experiments.config import LearnRun, Run, run_key
-from experiments.schema import FINAL
+from experiments.schema import FINAL, TUNING
 from experiments.stores import Past
-from experiments.tuning import Choice
+from experiments.trials import Choice
 from models.config import Dimensions, ModelConfig
 from models.cost import count_parameters, on_meta
 from models.matching import match_error
@@ -30,9 +30,9 @@ def planned(
     """The rows of a plan, those of models that are tuned last.
 
     Args:
-        runs: whose settings are known, trials among them.
-        choices: what validation makes of the trials; it stands once all of them are over.
-        sizes: of these runs, each its model with its widths, and what its task asks of it.
+        runs: whose settings are known, but for those of models that are tuned.
+        choices: what validation makes of their trials; it stands once all of them are over.
+        sizes: of these runs and of the known trials, each its model with its widths, and what its task asks of it.
         past: what the store knows of them.
         device: on which they are run.
         estimate: seconds that a run will take; None where they are not asked for.
@@ -42,14 +42,15 @@ def planned(
         state and, where it is asked for, seconds. None stands for what does not apply, or is not known yet.
     """
     sizes = dict(sizes)
-    known, later = list(runs), []
+    known = [*runs, *(trial for choice in choices for trial in choice.trials)]
+    pruned = {trial for choice in choices for trial, result in choice.results.items() if result.pruned}
+    later = []
     for choice in choices:
-        over = all(_state(run_key(trial, device), past) in ("finished", "failed") for trial in choice.tuning.trials)
-        if over and choice.best is not None:
+        if choice.over and choice.best is not None:
             known += choice.final
             sizes |= dict.fromkeys(choice.final, sizes[choice.best])
         else:
-            later.append(choice.tuning)
+            later.append(choice)
     parameters = functools.cache(lambda config, dimensions: count_parameters(on_meta(config, dimensions)))
     error = functools.cache(match_error)
     times: dict[Run, float] = {}  # the same for every seed
@@ -69,16 +70,20 @@ def planned(
         row |= {"trial": tuned and tuned.trial, "tuned": tuned and tuned.words}
         row |= {"parameters": parameters(config, dimensions)}
         row |= {"off_budget": None if run.budget is None else error(config, run.budget, dimensions)}
-        row |= {"key": key, "state": _state(key, past)}
+        row |= {"key": key, "state": "pruned" if run in pruned else _state(key, past)}
         if estimate is not None:
             row["seconds"] = seconds(run) if isinstance(run, LearnRun) else None
         rows.append(row)
-    for tuning in later:
-        unknown = dict.fromkeys(("trial", "tuned", "parameters", "off_budget", "key"))
-        row = _labels(tuning.trials[0]) | {"seed": None, "phase": FINAL, **unknown, "state": "settings to be chosen"}
+    for choice in later:
+        tuning, trials = choice.tuning, choice.trials
+        unknown = dict.fromkeys(("tuned", "parameters", "off_budget", "key"))
+        row = _labels(trials[0]) | {"seed": None, "phase": None, "trial": None, **unknown}
+        row["state"] = "settings to be chosen"
         if estimate is not None:
-            row["seconds"] = fmean(map(seconds, tuning.trials))
-        rows += [row | {"seed": seed} for seed in tuning.seeds]
+            row["seconds"] = fmean(map(seconds, trials))
+        to_come = range(len(trials) + 1, tuning.tune.trials + 1)
+        rows += [row | {"seed": tuning.tune.seed, "phase": TUNING, "trial": number} for number in to_come]
+        rows += [row | {"seed": seed, "phase": FINAL} for seed in tuning.seeds]
     return rows
 
 

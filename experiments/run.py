@@ -32,7 +32,7 @@ from experiments.tasks import Task
 from experiments.team import Team
 from experiments.text_metrics import signatures
 from experiments.tracking import AlreadyOver, Elsewhere, TrackedRun
-from experiments.training import Diverged, Status, train, update
+from experiments.training import Diverged, Pruned, Status, train, update
 from models.config import Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts
 from models.interface import EncoderDecoder
@@ -289,21 +289,27 @@ def _execute_training(
 
     kept = attempt.checkpoint and attempt.checkpoint["training"]
     together = Team(run, config, place.data_root, place.device, kept) if run.training.devices > 1 else None
-    with together or nullcontext():
-        selected = train(
-            model,
-            config,
-            data,
-            run.training,
-            headline=run.task.headline,
-            metrics=run.task.metrics,
-            seed=run.seed,
-            device=device,
-            recorder=tracked,
-            keeper=Checkpoints(attempt.state, attempt.checkpoint, tracked, place.checkpoint_every, stop),
-            watch=watch,
-            step=together.update if together else update,
-        )
+    try:
+        with together or nullcontext():
+            selected = train(
+                model,
+                config,
+                data,
+                run.training,
+                headline=run.task.headline,
+                metrics=run.task.metrics,
+                seed=run.seed,
+                device=device,
+                recorder=tracked,
+                keeper=Checkpoints(attempt.state, attempt.checkpoint, tracked, place.checkpoint_every, stop),
+                watch=watch,
+                step=together.update if together else update,
+                prunes=partial(_prunes, run),
+            )
+    except Pruned as early:
+        tracked.point(schema.PRUNED_STEP, early.step)
+        tracked.tag(schema.PRUNED, f"{early}: {run.task.headline} was worse than the median of the trials before")
+        return
     tracked.point(schema.SELECTED_STEP, selected.step)
     for name, value in selected.scores.scalars.items():
         if schema.category_of(schema.metric(schema.SELECTED, name)) is None:
@@ -317,6 +323,15 @@ def _execute_training(
         _log_test(run, model, data, device, tracked)
     for gate, outcome in integrity_gates(model, config, data, device).items():
         tracked.tag(schema.GATE_PREFIX + gate, outcome)
+
+
+def _prunes(run: LearnRun | GradientsRun, curve: Mapping[int, float]) -> bool:
+    """Whether a run is a trial that is ended early: `curve` is its headline on validation by step, so far."""
+    if not isinstance(run, LearnRun) or run.tuned is None or run.tuned.pruning is None:
+        return False
+    from experiments.adaptive import worse_than_median
+
+    return worse_than_median(curve, run.tuned.pruning, run.task.headline)
 
 
 def _log_test(run: LearnRun, model: EncoderDecoder, data: TaskData, device: torch.device, tracked: TrackedRun) -> None:
@@ -426,6 +441,7 @@ def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:
     if isinstance(run, LearnRun):
         if run.tuned is not None:
             tags |= {schema.TRIAL: str(run.tuned.trial), schema.TUNED: run.tuned.words}
+            tags[schema.SAMPLER] = run.tuned.sampler
         tags[schema.HEADLINE] = run.task.headline
         if run.task.chance is not None:
             tags[schema.CHANCE] = repr(run.task.chance)

@@ -22,6 +22,8 @@ SEED = "seed"
 PHASE = "phase"  # "tuning" or "final"; a run without it is of the final phase
 TRIAL = "trial"  # number, from 1, of a trial or of the one that was chosen; absent where nothing is tuned
 TUNED = "tuned"  # what that trial sets, in words: "learning_rate=0.003, dropout=0.1"
+SAMPLER = "sampler"  # what chose these settings to be tried: RANDOM or TPE; absent likewise
+PRUNED = "pruned"  # of a trial that was ended early: why, in words; absent otherwise
 DEVICE = "device"  # "cpu" or "cuda"
 HARDWARE = "hardware"  # the processor or GPU in words
 REASON = "reason"  # why a FAILED run failed
@@ -64,6 +66,8 @@ INDEX = "index"  # names the finished runs of its grid (experiments.index); noth
 # --- phases of a grid ------------------------------------------------------------------------------------------------
 TUNING = "tuning"  # a trial: what it shows chooses settings, and enters no comparison
 FINAL = "final"  # everything else
+RANDOM = "random"  # settings of trials: drawn, whatever became of the others
+TPE = "tpe"  # each asked for when those before it are over: no trial stands for another
 
 # --- what a task measures: three kinds of long dependency, kept apart -------------------------------------------------
 DISTANCE = "distance"  # between what is needed and where it is needed, in the range of training
@@ -120,6 +124,7 @@ TRAIN_TOKENS = "train/tokens"  # seen so far, logged with every evaluation
 TRAIN_SECONDS = "train/seconds"  # spent in training so far, evaluation left out; logged with every evaluation
 TRAIN_FLOPS = "train/flops"  # analytic, spent so far; logged with every evaluation
 SOLVED_STEP = "solved/step"  # scalar: the step that ended a training early, its task solved; absent otherwise
+PRUNED_STEP = "pruned/step"  # scalar: the step that ended a trial early; absent otherwise. Such a trial selects nothing
 # Scalars of the checkpoint that validation selected: its step, and as "selected/<score>" its scores on validation, the
 # best of the training, where the curve "validation/<score>" ends with the last. The headline's chooses among trials.
 SELECTED = "selected"

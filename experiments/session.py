@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -38,7 +38,8 @@ class Session:
         logged_step, logged_tokens, logged_seconds: where that point was.
         warm: what the warm-up took of the limit.
         solved: evaluations in a row in which the task was solved.
-        selected: the best on validation so far.
+        validated: step → headline on validation at each evaluation so far.
+        selected: the best of these.
     """
 
     loss_sum: Tensor
@@ -51,6 +52,7 @@ class Session:
     logged_seconds: float = 0.0
     warm: float = 0
     solved: int = 0
+    validated: dict[int, float] = field(default_factory=dict)
     selected: Selected | None = None
 
 
@@ -60,7 +62,7 @@ def state_of(
     """All that decides how a training goes on: tensors, numbers, texts, and containers of them."""
     selected = session.selected
     return {
-        "session": {field.name: getattr(session, field.name) for field in fields(Session) if field.name != "selected"},
+        "session": {one.name: getattr(session, one.name) for one in fields(Session) if one.name != "selected"},
         "selected": selected
         and {
             "step": selected.step,

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from experiments import index, page, schema
 from experiments.schema import FAILED, FINISHED
 from experiments.state import SQLITE, exclusively, state_folder
+from experiments.trials import Result
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -136,20 +137,38 @@ def past_runs(store: Store) -> Past:
     return Past(frozenset(finished), failed, frozenset(begun))
 
 
-def trial_scores(store: Store) -> dict[str, float]:
-    """Key → headline of the selected checkpoint on validation, of every finished trial of the grid.
+def trial_results(store: Store, *, curves: bool, key: str | None = None) -> dict[str, Result]:
+    """Key → what became of it, of every trial of the grid that has finished or was pruned, or of one.
+
+    Args:
+        store: in which they are.
+        curves: whether their headline at each evaluation is asked for: a request for each trial.
+        key: of that one.
 
     Raises:
         StoreError: it cannot be reached.
     """
-    trials = f"tags.`{schema.PHASE}` = '{schema.TUNING}' and {IS_FINISHED}"
+    which = f"tags.`{schema.PHASE}` = '{schema.TUNING}' and {IS_FINISHED}"
+    if key is not None:
+        which += f" and tags.`{schema.KEY}` = '{key}'"
+    client, found = MlflowClient(store.tracking_uri), {}
     try:
-        return {
-            run.data.tags[schema.KEY]: run.data.metrics[schema.metric(schema.SELECTED, run.data.tags[schema.HEADLINE])]
-            for run in _runs(MlflowClient(store.tracking_uri), store.experiment_id, trials)
-        }
+        for run in _runs(client, store.experiment_id, which):
+            tags, metrics, headline = run.data.tags, run.data.metrics, run.data.tags[schema.HEADLINE]
+            found[tags[schema.KEY]] = Result(
+                metrics.get(schema.metric(schema.SELECTED, headline)),
+                _curve(client, run.info.run_id, schema.metric(schema.VALIDATION, headline)) if curves else {},
+                schema.PRUNED_STEP in metrics,
+            )
     except MlflowException as error:
         raise StoreError(f"{store.tracking_uri}: {error}") from error
+    return found
+
+
+def _curve(client: MlflowClient, run_id: str, metric: str) -> dict[int, float]:
+    """Step → value; of several at one step the last."""
+    history = client.get_metric_history(run_id, metric)
+    return {point.step: point.value for point in sorted(history, key=lambda point: (point.step, point.timestamp))}
 
 
 def _states(store: Store) -> Iterator[tuple[str, str, str]]:

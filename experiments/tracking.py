@@ -28,7 +28,8 @@ from experiments.evaluation import Prediction
 from experiments.schema import FAILED, FINISHED, KILLED, RUNNING
 from experiments.sending import VALUE_LENGTH, create, log_points, mark, plain, send_record
 from experiments.state import RunState, is_claimed, read_record
-from experiments.stores import Store
+from experiments.stores import Store, StoreError, trial_results
+from experiments.trials import Result
 
 STORE_PATIENCE = 60.0  # seconds to wait for a store that is away when there is nothing else to do
 LEASE = 3600  # seconds; how long a run of another machine that has not been heard of is taken to be alive
@@ -271,6 +272,26 @@ def send_patiently(store: Store) -> int:
     while (missing := send_left(store)) and time.monotonic() < until:
         time.sleep(2)
     return missing
+
+
+def result_of(store: Store, key: str) -> Result:
+    """What became of a trial that has finished; waits a while for a store that is away.
+
+    Raises:
+        StoreError: the store does not have it.
+    """
+    until = time.monotonic() + STORE_PATIENCE
+    while True:
+        try:
+            found, why = trial_results(store, curves=True, key=key), "it does not take it"
+        except StoreError as error:
+            found, why = {}, str(error)
+        if key in found:
+            return found[key]
+        if time.monotonic() >= until:
+            raise StoreError(f"{store.tracking_uri}: what became of the trial {key} is not known: {why}")
+        time.sleep(2)
+        send_left(store)
 
 
 def leave(store: Store, key: str, status: str, reason: str, host: str | None = None) -> bool:

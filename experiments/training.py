@@ -66,6 +66,14 @@ class Diverged(RuntimeError):
     """The loss is no number any more."""
 
 
+class Pruned(Exception):
+    """The training is not worth going on with, which shows after `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"after step {step}")
+        self.step = step
+
+
 class Keeper(Protocol):
     """Keeps the state of a training, so that it can go on where it was interrupted (experiments.run)."""
 
@@ -138,6 +146,7 @@ def train(
     keeper: Keeper,
     watch: Callable[[Status], None],
     step: Update = update,
+    prunes: Callable[[Mapping[int, float]], bool] = lambda curve: False,
 ) -> Selected:
     """Trains `model` in place and leaves the selected weights in it.
 
@@ -157,9 +166,11 @@ def train(
         keeper: keeps the state.
         watch: told how far it is, at most every `LOG_EVERY` steps.
         step: makes an update.
+        prunes: whether to end it early; asked after each evaluation but the last, with the headline at all so far.
 
     Raises:
         Diverged: the loss became NaN or infinite.
+        Pruned: `prunes` said so.
         experiments.session.ResumeError: the kept state is of a training on other data.
     """
     optimizer = optimizer_for(model, settings)
@@ -224,10 +235,13 @@ def train(
             if best is None or merit(scores, headline) > merit(best.scores, headline):
                 weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
                 session.selected = Selected(session.step, scores, weights)
+            session.validated[session.step] = scores.scalars[headline]
             session.solved = session.solved + 1 if exact_match(scores) >= SOLVED else 0
             if settings.stop_when_solved and session.solved == 2:
                 recorder.point(SOLVED_STEP, session.step, 0)
                 over = True
+            if not over and prunes(session.validated):
+                raise Pruned(session.step)
             clock = time.perf_counter()
         if keeper.due() and not over:
             session.seconds += time.perf_counter() - clock

@@ -12,7 +12,7 @@ import pytest
 from example_runs import store
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger_runs import Rows, run_rows, table, task_rows
+from ledger_runs import Point, Rows, run_rows, table, task_rows
 
 from analysis import ablations, claims, growth, plots, published, reach, report, runs, sources, tables, tuning
 from analysis.evidence import gated_out
@@ -20,6 +20,7 @@ from analysis.recommend import Need, recommend
 from analysis.statistics import expected_maximum
 from experiments import schema as s
 
+SELECTED = s.metric(s.SELECTED, s.TOKEN_ACCURACY)
 SCORES = {"lstm": (0.5, None, 0.7, 0.6), "transformer": (0.9, 0.8, 0.95, 0.95)}  # of trials 1 to 4; None: it failed
 
 
@@ -157,15 +158,61 @@ def test_trials_and_what_was_chosen_of_them() -> None:
         "lstm": {"trials": 4, "failed": 1, "chosen": 3, "score": 0.7, "settings": "rate=3"},
         "transformer": {"trials": 4, "failed": 0, "chosen": 3, "score": 0.95, "settings": "rate=3"},
     }
-    assert tuning.choices_table(tuning.choices(known)).rows == (
-        ("reverse", "LSTM", "4", "1", "3", "token accuracy 70.0 %", "rate=3"),
-        ("reverse", "Transformer", "4", "0", "3", "token accuracy 95.0 %", "rate=3"),
+    shown = tuning.choices_table(tuning.choices(known))
+    assert shown.header[2:6] == ("trials", "failed", "pruned", "cost of trials, s")
+    assert shown.rows == (
+        ("reverse", "LSTM", "4", "1", "0", "–", "3", "token accuracy 70.0 %", "rate=3"),
+        ("reverse", "Transformer", "4", "0", "0", "–", "3", "token accuracy 95.0 %", "rate=3"),
     )
+
+
+def test_trials_that_were_ended_early_and_what_all_cost() -> None:
+    """They are among the trials, have no score and did not fail; a cost that is not known of all is not known."""
+    scores = {1: 0.5, 2: 0.7, 3: None, 4: 0.9}
+
+    def tried(number: int, seconds: float | None, model: str) -> Rows:
+        points: list[Point] = [(s.metric(s.VALIDATION, s.TOKEN_ACCURACY), 10, 0.95)]
+        points += [] if seconds is None else [(s.RUN_SECONDS, None, seconds)]
+        score = scores[number]
+        points.append((s.PRUNED_STEP, None, 10.0) if score is None else (SELECTED, None, score))
+        name = f"{model} {number}"
+        more = {"run_id": name, "key": name, "phase": s.TUNING, "trial": number, "tuned": f"rate={number}"}
+        return run_rows(s.LEARN, "reverse", model, 100, points, **more)
+
+    lstm = [tried(number, 10.0 * number, "lstm") for number in scores]
+    transformer = [tried(number, None if number == 4 else 1.0, "transformer") for number in scores]
+    known = table(*lstm, *transformer, trial("lstm", 5, None), *finals(lstm=4, transformer=4))
+    rows = tuning.trials(known).query("model == 'transformer'")
+    np.testing.assert_array_equal(rows["score"].to_numpy(dtype=float), [0.5, 0.7, np.nan, 0.9])
+    np.testing.assert_array_equal(rows["pruned"].to_numpy(dtype=float), [np.nan, np.nan, 10, np.nan])
+    np.testing.assert_array_equal(rows["seconds"].to_numpy(dtype=float), [1, 1, 1, np.nan])
+    found = tuning.choices(known).set_index("model")
+    assert found[["trials", "failed", "pruned", "chosen", "score"]].to_dict("index") == {
+        "lstm": {"trials": 5, "failed": 1, "pruned": 1, "chosen": 4, "score": 0.9},
+        "transformer": {"trials": 4, "failed": 0, "pruned": 1, "chosen": 4, "score": 0.9},
+    }
+    assert found["seconds"].isna().all()  # of the trial that failed nothing is known
+    costs = tuning.choices(table(*lstm, *transformer[:3])).set_index("model")["seconds"]
+    assert costs.to_dict() == {"lstm": 100.0, "transformer": 3.0}
+    shown = tuning.choices_table(tuning.choices(table(*lstm)))
+    assert shown.rows == (("reverse", "LSTM", "4", "0", "1", "100", "–", "–", "–"),)
+    best = tuning.expected(known).query("model == 'transformer'")["score"]
+    assert best.to_list() == pytest.approx([(0.5 + 0.7 + 0.5 + 0.9) / 4, (3 * 0.9 + 2 * 0.7 + 0.5) / 6, 0.85, 0.9])
+
+
+def test_of_trials_that_follow_from_each_other_the_first_so_many_count() -> None:
+    """No choice of four trials by TPE could have been made without the one before."""
+    found = tuning.expected(
+        table(*(trial("lstm", n, x, sampler=s.TPE) for n, x in enumerate((0.4, None, 0.3, 0.8), 1)))
+    )
+    assert found["score"].to_list() == [0.4, 0.4, 0.4, 0.8]
+    errors = [trial("lstm", n, x, sampler=s.TPE, headline=s.WER) for n, x in enumerate((0.4, 0.5, 0.3), 1)]
+    assert tuning.expected(table(*errors))["score"].to_list() == [0.4, 0.4, 0.3]
 
 
 def test_where_nothing_is_chosen_yet_nothing_is_said_to_be() -> None:
     found = tuning.choices_table(tuning.choices(table(*trials())))
-    assert found.rows[0] == ("reverse", "LSTM", "4", "1", "–", "–", "–")
+    assert found.rows[0] == ("reverse", "LSTM", "4", "1", "0", "–", "–", "–", "–")
     nothing = table(task_rows("reverse", {"lstm": (0.8, 0.9)}))
     assert tuning.choices_table(tuning.choices(nothing)).rows == ()
     assert tuning.curves(nothing) is None

@@ -50,6 +50,25 @@ parts:
 """
 
 
+TUNED = """
+description: For tests.
+fixed:
+  kind: learn
+  model: lstm
+  budget: {parameters: 5_000}
+  training: {steps: 60, batch_size: 16, evaluate_every: 10}
+  task: {name: running_parity, max_length: 6, longer_lengths: [9]}
+tune:
+  trials: 5
+  seed: 104  # by which the first two of them learn something
+  pruner: median
+  startup: 2
+  ranges: {lstm: {training: {learning_rate: {choices: [1e-2, 2e-2, 1e-6, 1e-7, 1e-8]}}}}
+compare:
+  seed: [0]
+"""
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A head with one core."""
@@ -167,3 +186,20 @@ def test_a_grid_on_a_cluster_of_this_machine(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "all 6 runs are finished" in result.stdout
+
+
+def test_trials_that_follow_from_each_other_on_a_cluster(tmp_path: Path) -> None:
+    """What decides whether a trial is ended reaches the task that executes it."""
+    pytest.importorskip("optuna", reason="needs Optuna (the extra `optuna`)")
+    (tmp_path / "g.yaml").write_text(TUNED, encoding="utf-8")
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    command = [str(LVT), "run", "g.yaml", "--engine", "ray", "--device", "cpu", "--tracking-uri", store]
+    result = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "all 6 runs are finished" in result.stdout
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("g")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{schema.PHASE}` = '{schema.TUNING}'")
+    pruned = {run.data.tags[schema.TRIAL]: run.data.metrics.get(schema.PRUNED_STEP) for run in runs}
+    assert pruned == {"1": None, "2": None, "3": 10, "4": 10, "5": 10}

@@ -213,6 +213,41 @@ def test_one_of_several_sweeps_may_fail_alone(place: Place, tmp_path: Path, monk
     assert [run.data.tags[schema.REASON] for (run,) in kept] == ["ArithmeticError: all"] * 2
 
 
+def test_runs_that_follow_from_others(place: Place, tmp_path: Path) -> None:
+    """Told of each run that is over, once, what it says is executed as well; the observer sees nothing else."""
+    first, bad, second, third = runs_of(tmp_path, ["compare.seed=[20, 21]", "training.steps=25"])
+    assert isinstance(bad, LearnRun)
+    bad = replace(bad, training=bad.training.model_copy(update={"learning_rate": 1e30, "clip": 1e30}))
+    asked: list[tuple[Run, str]] = []
+    following: dict[Run, list[Run]] = {first: [bad], bad: [second, third]}
+
+    def follow(run: Run, reason: str) -> list[Run]:
+        asked.append((run, reason.partition(":")[0]))
+        return following.get(run, [])
+
+    watcher = Watcher()
+    failures = execute_grid([first], place, 2, watcher, follow=follow)
+    assert list(failures) == [bad]
+    assert asked[:2] == [(first, ""), (bad, "Diverged")]
+    assert sorted(asked[2:], key=lambda one: one[0] is third) == [(second, ""), (third, "")]
+    assert list(watcher.over) == [run for run, _ in asked]
+
+
+def test_what_is_raised_when_asked_what_follows_ends_the_workers(place: Place, tmp_path: Path) -> None:
+    short, long, *_ = runs_of(tmp_path, ["compare.seed=[22, 23]", "training.steps=25"])
+    assert isinstance(long, LearnRun)
+    long = replace(long, training=long.training.model_copy(update={"steps": 100_000}))
+
+    def follow(run: Run, reason: str) -> list[Run]:
+        raise StoreError("away")
+
+    with pytest.raises(StoreError, match="away"):
+        execute_grid([long, short], place, 2, Watcher(), follow=follow)
+    assert not [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+    assert run_key(short, "cpu") in past_runs(place.store).finished
+    assert run_key(long, "cpu") not in past_runs(place.store).finished
+
+
 def test_results_do_not_depend_on_the_workers(place: Place, tmp_path: Path) -> None:
     """The same grid with one worker instead of two, in another store: equal to the last bit."""
     uri = f"sqlite:///{tmp_path / 'other.db'}"

@@ -34,6 +34,16 @@ parts:
       ranges:
         lstm: {training: {clip: {log_uniform: [0.5, 2]}}, model: {layers: {choices: [1, 2]}}}
         transformer: {training: {clip: {uniform: [0.5, 2]}}}
+  - compare: {task: [{name: reverse, min_length: 1, max_length: 3, longer_lengths: [4]}]}
+    tune:
+      trials: 3
+      seed: 9
+      sampler: tpe
+      pruner: median
+      startup: 1
+      ranges:
+        lstm: {training: {clip: {log_uniform: [0.5, 2]}}, model: {layers: {choices: [1, 2]}}}
+        transformer: {training: {clip: {uniform: [0.5, 2]}}}
 """
 TREE = yaml.safe_load(GRID)
 
@@ -91,7 +101,8 @@ def damaged(draw: st.DrawFn) -> bytes:
 def refusal(path: Path) -> str:
     """Why a grid cannot be run; "" where it can."""
     try:
-        for run in load_grid(str(path)).runs:
+        grid = load_grid(str(path))
+        for run in (*grid.runs, *(one for tuning in grid.tunings for one in tuning.possible)):
             sized_model(run, None)
     except GridError as error:
         return str(error)

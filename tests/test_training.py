@@ -34,7 +34,7 @@ from experiments.schema import (
 )
 from experiments.session import ResumeError, Selected
 from experiments.tasks.strings import Reverse, RunningParity
-from experiments.training import Diverged, Keeper, Status, merit, schedule, train
+from experiments.training import Diverged, Keeper, Pruned, Status, merit, schedule, train
 from models.config import Budget, ModelConfig
 from models.cost import training_flops
 from models.interface import EncoderDecoder
@@ -89,6 +89,7 @@ def trained(
     data: TaskData | None = None,
     dropout: float = 0.0,
     keeper: Keeper | None = None,
+    prunes: Callable[[Mapping[int, float]], bool] = lambda curve: False,
 ) -> Outcome:
     data = data or RunningParity(max_length=6, longer_lengths=(9,)).load(None)
     config = match(replace(MODELS[name], dropout=dropout), Budget(parameters=10_000), data.dimensions)
@@ -107,6 +108,7 @@ def trained(
         recorder=points,
         keeper=keeper or Unkept(),
         watch=watched.append,
+        prunes=prunes,
     )
     return Outcome(model, config, data, selected, points, watched)
 
@@ -393,6 +395,32 @@ def test_an_interrupted_training_goes_on_in_the_middle_of_an_epoch() -> None:
     same_but_for_time(undisturbed.points, trained("lstm", data=data, keeper=keeper).points, after=34)
     with pytest.raises(ResumeError, match="belongs to other training data"):
         trained("lstm", data=data, keeper=keeper, seed=1)
+
+
+# --- trials that are ended early --------------------------------------------------------------------------------------
+def test_whether_to_go_on_is_asked_where_it_can_be() -> None:
+    """After each evaluation but the last, with all scores so far, also those of before an interruption."""
+    asked: list[dict[int, float]] = []
+
+    def prunes(curve: Mapping[int, float]) -> bool:
+        asked.append(dict(curve))
+        return False
+
+    scores = trained("lstm", prunes=prunes).points.values[metric(VALIDATION, TOKEN_ACCURACY)]
+    undisturbed = [{25: scores[25]}, {25: scores[25], 50: scores[50]}]
+    assert asked == undisturbed
+    asked.clear()
+    keeper = Kept(34)
+    with pytest.raises(Interrupted):
+        trained("lstm", keeper=keeper, prunes=prunes)
+    trained("lstm", keeper=keeper, prunes=prunes)
+    assert asked == undisturbed
+
+
+def test_a_training_that_is_not_worth_it_ends() -> None:
+    with pytest.raises(Pruned, match="after step 50") as caught:
+        trained("lstm", prunes=lambda curve: max(curve) >= 50)
+    assert caught.value.step == 50
 
 
 # --- integrity gates --------------------------------------------------------------------------------------------------

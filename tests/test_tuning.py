@@ -14,7 +14,8 @@ from experiments.config import LearnRun, run_key
 from experiments.grid import Grid, GridError, load_grid
 from experiments.run import run_name
 from experiments.schema import FINAL, TUNING
-from experiments.tuning import Range, Tuning
+from experiments.trials import Result, Tuning
+from experiments.tuning import Range
 
 GRID = """
 description: For tests.
@@ -150,7 +151,7 @@ def test_runs_without_tuning_keep_their_keys(tmp_path: Path) -> None:
     (lstm, *_) = load(tmp_path).tunings
     trial = lstm.trials[0]
     plain = replace(trial, tuned=None)
-    final = lstm.choose({run_key(trial, "cpu"): 1.0}, "cpu").final[0]
+    final = lstm.choose({run_key(trial, "cpu"): Result(1.0)}, "cpu").final[0]
     assert "tuned" not in plain.settings()
     assert trial.settings() == plain.settings() | {"tuned": {"phase": "tuning", "trial": 1}}
     assert len({run_key(run, "cpu") for run in (trial, plain, replace(final, seed=100))}) == 3
@@ -161,7 +162,7 @@ WRONG = {
     "trials": (
         "trials: 4",
         "trails: 4",
-        r"tune\.trails: unknown key; did you mean trials\? Allowed: ranges, seed, tri",
+        r"tune\.trails: unknown key; did you mean trials\? Allowed: pruner, ranges, sa",
     ),
     "one trial": ("trials: 4", "trials: 1", r"tune\.trials: found 1; it should be greater than or equal to 2"),
     "no seed": ("  seed: 100\n", "", r"tune\.seed: is missing"),
@@ -246,12 +247,94 @@ WRONG = {
         "layers: 2}",
         r"compare\.model\[1\]\.layers: is tuned \(tune\.ranges\.transformer\.model\.layers\)",
     ),
+    "a sampler": (
+        "seed: 100",
+        "seed: 100\n  sampler: tpee",
+        r"tune\.sampler: found 'tpee'; did you mean tpe\? Allowed: r",
+    ),
+    "a pruner": ("seed: 100", "seed: 100\n  pruner: mean", r"tune\.pruner: found 'mean'; did you mean median\? Allo"),
+    "a start of nothing": ("seed: 100", "seed: 100\n  startup: 2", r"tune: startup is that of the sampler tpe and of"),
+    "a start without an end": (
+        "seed: 100",
+        "seed: 100\n  sampler: tpe\n  startup: 4",
+        r"tune: startup: of 4 trials the first 4 leave none for tpe to ask for",
+    ),
+    "a start that ends nothing": (
+        "trials: 4\n  seed: 100",
+        "trials: 3\n  seed: 100\n  pruner: median",
+        r"tune: startup: of 3 trials the first 3 leave none for median to end",
+    ),
+    "no start": (
+        "seed: 100",
+        "seed: 100\n  sampler: tpe\n  startup: 0",
+        r"tune\.startup: found 0; it should be greater",
+    ),
+    "a seed": (
+        "seed: 100",
+        "seed: 4294967296\n  sampler: tpe",
+        r"tune: seed: the sampler tpe takes one below 4,294,967",
+    ),
     "no training": (
         "  training: {steps: 10, batch_size: 4, evaluate_every: 5}\n",
         "  training: 3\n",
         r"fixed\.training: found 3; it should be a mapping",
     ),
 }
+
+
+WRONG_BY_TPE = {
+    "one of the values": (
+        "[0.0, 0.2]",
+        "[0.0, 2]",
+        r"compare\.model\[0\]: dropout must be in \[0, 1\), not 2\.0 \(learning_rate=0\.001, dropout=2\)",
+    ),
+    "the end of a range": (
+        "{choices: [0.0, 0.2]}",
+        "{uniform: [0, 1]}",
+        r"compare\.model\[0\]: dropout must be in \[0, 1\), not 1\.0 \(learning_rate=0\.01, dropout=1\.0\)",
+    ),
+    "a setting": (
+        "{dropout: {",
+        "{dropuot: {",
+        r"tune\.ranges\.lstm\.model\.dropuot: unknown key; did you mean dropout\?",
+    ),
+    "stated and tuned": (
+        "evaluate_every: 5}",
+        "evaluate_every: 5, learning_rate: 1e-3}",
+        r"fixed\.training\.learning_rate: is tuned \(tune\.ranges\.lstm\.training\.learning_rate\): state it in one",
+    ),
+    "too few settings": (
+        "{training: {learning_rate: {log_uniform: [1e-3, 1e-2]}}, model: {dropout: {choices: [0.0, 0.2]}}}",
+        "{model: {dropout: {choices: [0.0, 0.2]}}}",
+        r"tune\.ranges\.lstm: hold 2 settings, fewer than the 4 trials that every model gets",
+    ),
+    "too many choices": (
+        "{dropout: {choices: [0.0, 0.2]}}",
+        f"{{dropout: {{choices: {[i / 1000 for i in range(400)]}}}, layers: {{choices: [1, 2, 3]}}}}",
+        r"tune\.ranges\.lstm: 1,200 combinations of choices; with the sampler tpe 1,000 are allowed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_BY_TPE)
+def test_what_tpe_may_ask_for_is_looked_at_before(case: str, tmp_path: Path) -> None:
+    """Every choice with every other, and both ends of a range: nothing is refused in the middle of a grid."""
+    pytest.importorskip("optuna", reason="needs Optuna (the extra `optuna`)")
+    old, new, message = WRONG_BY_TPE[case]
+    assert old in GRID
+    assert load(tmp_path, GRID, "tune.sampler=tpe").tunings
+    with pytest.raises(GridError, match=message):
+        load(tmp_path, GRID.replace(old, new, 1), "tune.sampler=tpe")
+
+
+def test_set_has_any_grid_searched_by_tpe() -> None:
+    """Of each model the first trial is known; all that can follow are looked at."""
+    pytest.importorskip("optuna", reason="needs Optuna (the extra `optuna`)")
+    grid = load_grid("tuning", ["tune.sampler=tpe", "tune.pruner=median"])
+    assert [(tuning.tune.trials, len(tuning.trials)) for tuning in grid.tunings] == [(6, 1)] * 3
+    assert [run for tuning in grid.tunings for run in tuning.trials] == list(grid.runs)
+    ends = {(run.training.learning_rate, run.model.config.dropout) for run in grid.tunings[0].possible}
+    assert ends == {(rate, dropout) for rate in (5e-4, 2e-2) for dropout in (0.0, 0.1)}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -262,11 +345,18 @@ def test_a_wrong_grid_is_told_where_and_what(case: str, tmp_path: Path) -> None:
         load(tmp_path, GRID.replace(old, new, 1))
 
 
-def test_trials_count_among_the_runs_that_a_grid_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_trials_count_among_the_runs_that_a_grid_may_have(
+    sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that are not known yet."""
+    if sampler == "tpe":
+        pytest.importorskip("optuna", reason="needs Optuna (the extra `optuna`)")
     monkeypatch.setattr(grids, "RUNS", 16)
-    assert len(load(tmp_path).runs) == 16
+    grid = load(tmp_path, GRID, f"tune.sampler={sampler}")
+    assert sum(tuning.tune.trials for tuning in grid.tunings) == 16
     with pytest.raises(GridError, match=r"tune\.trials: more than 16 runs"):
-        load(tmp_path, GRID, "tune.trials=5")
+        load(tmp_path, GRID, f"tune.sampler={sampler}", "tune.trials=5")
 
 
 def test_a_setting_stated_for_another_model_is_no_contradiction(tmp_path: Path) -> None:
@@ -282,6 +372,10 @@ def test_a_setting_stated_for_another_model_is_no_contradiction(tmp_path: Path) 
     [
         ("fixed: {model: transformer}, tune: {trials: 3, seed: 100, ranges: *ranges}", "lstm 4, transformer 3"),
         ("fixed: {model: lstm_attention, training: {learning_rate: 1e-3}}", "lstm 4, lstm_attention 0"),
+        (
+            "fixed: {model: transformer}, tune: {trials: 4, seed: 100, pruner: median, ranges: *ranges}",
+            r"lstm 4, transformer 4 \(median after 3\)",
+        ),
     ],
 )
 def test_unequal_numbers_of_trials_are_refused_by_name(second: str, counts: str, tmp_path: Path) -> None:
@@ -295,9 +389,8 @@ def test_unequal_numbers_of_trials_are_refused_by_name(second: str, counts: str,
 
 
 # --- what validation chooses -----------------------------------------------------------------------------------------
-def scored(tuning: Tuning, *scores: float | None) -> dict[str, float]:
-    pairs = zip(tuning.trials, scores, strict=True)
-    return {run_key(trial, "cpu"): score for trial, score in pairs if score is not None}
+def scored(tuning: Tuning, *scores: float | None) -> dict[str, Result]:
+    return {run_key(trial, "cpu"): Result(score) for trial, score in zip(tuning.trials, scores, strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -314,7 +407,8 @@ def test_the_best_trial_is_chosen(scores: tuple[float | None, ...], best: int | 
     tuning = load(tmp_path).tunings[1]
     choice = tuning.choose(scored(tuning, *scores), "cpu")
     assert choice.best is (None if best is None else tuning.trials[best - 1])
-    assert len(choice.scores) == sum(score is not None for score in scores)
+    assert choice.over
+    assert [choice.results[trial].score for trial in tuning.trials] == list(scores)
     assert tuning.choose(scored(tuning, *scores), "cuda").best is None  # other runs
     if choice.best is None:
         assert choice.final == ()
