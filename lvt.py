@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from experiments.console import console, stop, table
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
     import pandas as pd
-    from rich.console import Console
 
-    from experiments.config import LearnRun, Run
-    from experiments.engine import Engine
-    from experiments.grid import Grid
-    from experiments.run import Place
-    from experiments.stores import Past, Store
-    from experiments.trials import Choice, Result, Tuning
-    from models.config import Budget, Dimensions, ModelConfig
-
-USAGE = 2  # exit code for bad usage and bad grids; 1 is for runs that failed
-
-AUTO = "auto"  # of --workers
 CAMPAIGN = "campaign"  # in place of a grid
 
 app = typer.Typer(
@@ -79,7 +68,6 @@ StoreOption = Annotated[
 
 @app.command()
 def run(
-    context: typer.Context,
     grid: GridArgument,
     profile: ProfileOption = None,
     overrides: SetOption = None,
@@ -115,91 +103,24 @@ def run(
     Where models are tuned the trials come first, then the final runs with the settings that validation chose.
     `campaign` stands for all the grids whose results the README opens with.
     """
-    import time
-    from functools import partial
+    from experiments.launching import How, run_campaign, run_grid
 
-    from experiments.config import run_key
-    from experiments.execution import Limits, Stopped, execute_grid
-    from experiments.processes import Processes
-    from experiments.progress import Progress
-    from experiments.run import Place, run_name
-    from experiments.schema import TUNING
-    from experiments.stores import StoreError, open_store, past_runs
-    from experiments.tracking import result_of, send_left
-    from experiments.trials import Trials
-
+    how = How(
+        workers,
+        engine,
+        address,
+        device,
+        data,
+        _uri(tracking_uri),
+        retry_failed,
+        timeout,
+        silence,
+        checkpoint_every,
+    )
     if grid == CAMPAIGN:
-        return _run_campaign(context, profile)
-    console = _console()
-    if workers not in (None, AUTO) and not (workers.isdecimal() and int(workers) > 0):
-        _stop(f"--workers: found {workers!r}; it should be a whole number from 1 on, or auto")
-    loaded = _load(grid, overrides, profile)
-    _sizes(loaded, data)
-    if engine is EngineChoice.local:
-        if address is not None:
-            _stop("--address is that of a Ray cluster: it needs --engine ray")
-        chosen = _device(device)
-        executes: Callable[[Place, int], Engine] = Processes
+        run_campaign(profile, overrides or [], how)
     else:
-        chosen, executes = _cluster(address, device, workers, _uri(tracking_uri))
-    since = time.time()
-    try:
-        store = open_store(_uri(tracking_uri), loaded.name, loaded.description, {one.kind for one in loaded.runs})
-        send_left(store)
-        past = past_runs(store)
-    except StoreError as error:
-        _stop(str(error), code=1)
-    skipped, failed_before = past.finished, {} if retry_failed else past.failed
-
-    def execute(name: str, runs: Sequence[Run], trials: Trials) -> dict[Run, str]:
-        """Executes those runs and trials that are not over; which of all failed, now or before, and why."""
-        keys = {one: run_key(one, chosen) for one in (*runs, *trials.known())}
-        todo = [one for one in runs if keys[one] not in skipped and keys[one] not in failed_before]
-        failures = {one: failed_before[key] for one, key in keys.items() if key not in skipped and key in failed_before}
-        total, left = len(runs) + trials.count(), len(todo) + trials.left()
-        console.print(
-            f"{name}: {total} runs, {total - left - len(failures)} finished before, {left} to do on {chosen}"
-            + (f", {len(failures)} failed before (again with --retry-failed)" if failures else "")
-        )
-        if left:
-            todo += trials.ready()
-            place = Place(store, loaded.name, chosen, data, checkpoint_every, since)
-            limits = Limits(timeout, silence)
-            if workers == AUTO:
-                count = _paying_workers(console, todo, data, chosen)
-            else:
-                count = int(workers or _default_workers(chosen))
-            try:
-                with Progress(console, left) as progress:
-                    failures |= execute_grid(todo, place, count, progress, limits, executes, trials.follow)
-            except Stopped:
-                _stop("interrupted: finished runs are kept, the others go on when the grid is run again", code=130)
-            except StoreError as error:
-                _stop(f"{error}; run the grid again to go on", code=1)
-            _send_what_is_left(store)
-        return failures
-
-    read = partial(result_of, store)
-    choices: list[Choice] = []
-    runs = [one for one in loaded.runs if one.phase != TUNING]
-    trials = Trials(loaded.tunings, _results(loaded.tunings, store, failed_before), chosen, read)
-    failures = execute(f"{loaded.name}, trials" if loaded.tunings else loaded.name, runs, trials)
-    if loaded.tunings:
-        failed = {*failed_before, *(run_key(one, chosen) for one in failures)}
-        found = _results(loaded.tunings, store, failed)
-        choices = [tuning.choose(found, chosen) for tuning in loaded.tunings]
-        console.print(_choices_table(choices))
-        runs += [trial for choice in choices for trial in choice.trials]
-        final = [one for choice in choices for one in choice.final]
-        failures |= execute(f"{loaded.name}, final phase", final, Trials((), {}, chosen, read))
-        runs += final
-    if failures:
-        rows = [[run_name(one), run_key(one, chosen), why] for one, why in failures.items()]
-        console.print(_table(["failed", "key", "reason"], rows))
-    if any(one.phase != TUNING for one in failures) or not all(choice.final for choice in choices):
-        raise typer.Exit(1)
-    done = f"{len(runs) - len(failures)} of {len(runs)}" if failures else f"all {len(runs)}"
-    console.print(f"{done} runs are finished; next: lvt report {loaded.name}, lvt dashboard")
+        run_grid(grid, profile, overrides or [], how)
 
 
 @app.command()
@@ -219,23 +140,24 @@ def plan(
     import json
     from functools import partial
 
+    from experiments.launching import device_of, loaded_grid, past_of, results_of, seconds_of, sizes_of
     from experiments.planning import planned
     from experiments.progress import duration
     from experiments.schema import TUNING
 
-    loaded = _load(grid, overrides, profile)
-    chosen = _device(device)
-    store, past = _past(_uri(tracking_uri), loaded)
-    found = {} if store is None else _results(loaded.tunings, store, past.failed)
+    loaded = loaded_grid(grid, profile, overrides or [])
+    chosen = device_of(device)
+    store, past = past_of(_uri(tracking_uri), loaded)
+    found = {} if store is None else results_of(loaded.tunings, store, past.failed)
     choices = [tuning.choose(found, chosen) for tuning in loaded.tunings]
-    sizes = _sizes(loaded, data, [trial for choice in choices for trial in choice.trials])
+    sizes = sizes_of(loaded, data, [trial for choice in choices for trial in choice.trials])
     runs = [one for one in loaded.runs if one.phase != TUNING]
-    seconds = partial(_estimate, data=data, device=chosen) if estimate else None
+    seconds = partial(seconds_of, data=data, device=chosen) if estimate else None
     rows = planned(runs, choices, sizes, past, chosen, seconds)
     if as_json:
         typer.echo(json.dumps({"grid": loaded.name, "device": chosen, "runs": rows}, indent=1))
         return
-    console = _console()
+    out = console()
     columns: dict[str, Callable[[Any], str]] = {
         **{"kind": str, "task": str, "model": str, "seed": str},
         **({"phase": str, "trial": str, "tuned": str} if loaded.tunings else {}),
@@ -244,11 +166,11 @@ def plan(
     }
     cells = [["" if row[name] is None else show(row[name]) for name, show in columns.items()] for row in rows]
     titles = [name.replace("_", " ") for name in columns]
-    console.print(_table(titles, cells, right=["seed", "trial", "parameters", "off budget", "seconds"]))
-    console.print(f"{len(rows)} runs on {chosen}: {loaded.description}")
+    out.print(table(titles, cells, right=["seed", "trial", "parameters", "off budget", "seconds"]))
+    out.print(f"{len(rows)} runs on {chosen}: {loaded.description}")
     if estimate:
         left = sum(row["seconds"] or 0 for row in rows if row["state"] not in ("finished", "pruned"))
-        console.print(f"to do, one after another, runs of kind learn only: {duration(left)}")
+        out.print(f"to do, one after another, runs of kind learn only: {duration(left)}")
 
 
 @app.command()
@@ -264,29 +186,30 @@ def report(
     """Write the comparison report of one or more grids: HTML, Markdown, figures and tables."""
     from analysis.attention_maps import fetch_maps
     from analysis.report import write
+    from analysis.sources import commands
     from analysis.tables import comparison, comparison_text
     from analysis.variants import simplified
 
     if publish and results is not None:
-        _stop("--publish shows the report in a store; --results reads none")
+        stop("--publish shows the report in a store; --results reads none")
     runs, names = _runs(grids, tracking_uri, results)
     title = " + ".join(names)
     folder = out or Path("reports") / "+".join(names)
-    commands = [_run_command(grid) for grid in grids or names]
-    console = _console()
-    with console.status("report") as status:
+    asked = [command for grid in names for command in commands(runs, grid)]
+    screen = console()
+    with screen.status("report") as status:
         page = write(
             runs,
             folder,
             title=title,
-            command=" && ".join([*commands, f"lvt report {' '.join(grids or names)}"]),
+            command=" && ".join([*asked, f"lvt report {' '.join(grids or names)}"]),
             maps=fetch_maps(results or _uri(tracking_uri), runs),
             progress=lambda what: status.update(f"report: {what}"),
         )
     if publish:
         _publish(runs, names, folder, _uri(tracking_uri))
-    console.print(comparison_text(comparison(simplified(runs))), markup=False, highlight=False)
-    console.print(f"\nreport: {page}\ndashboard: lvt dashboard")
+    screen.print(comparison_text(comparison(simplified(runs))), markup=False, highlight=False)
+    screen.print(f"\nreport: {page}\ndashboard: lvt dashboard")
 
 
 @app.command()
@@ -307,15 +230,15 @@ def claims(
     if as_json:
         typer.echo(json.dumps([as_record(entry) for entry in entries], ensure_ascii=False, indent=2))
         return
-    console = _console()
-    table = as_table(entries)
-    console.print(_table(list(table.header), [list(row) for row in table.rows], ["p", "seeds", "runs"]))
-    console.print()
+    out = console()
+    shown = as_table(entries)
+    out.print(table(list(shown.header), [list(row) for row in shown.rows], ["p", "seeds", "runs"]))
+    out.print()
     for answer in folklore(runs, entries):
-        console.print(f"{answer.row.name}: {answer.sentence}", markup=False, highlight=False)
-    console.print()
+        out.print(f"{answer.row.name}: {answer.sentence}", markup=False, highlight=False)
+    out.print()
     for sentence in tuning.sentences(runs):
-        console.print(sentence, markup=False, highlight=False)
+        out.print(sentence, markup=False, highlight=False)
 
 
 @app.command()
@@ -325,8 +248,8 @@ def verify(grids: GridsArgument = None, results: ResultsOption = None, tracking_
 
     runs, _ = _runs(grids, tracking_uri, results)
     checks = verify(runs)
-    table = as_table(checks)
-    _console().print(_table(list(table.header), [list(row) for row in table.rows], right=["published"]))
+    shown = as_table(checks)
+    console().print(table(list(shown.header), [list(row) for row in shown.rows], right=["published"]))
     if any(check.outcome is Outcome.DEVIATES for check in checks):
         raise typer.Exit(1)
 
@@ -347,7 +270,7 @@ def recommend(
 
     runs, _ = _runs(grids, tracking_uri, results)
     advice = recommend(runs, Need(length, items, generate, device))
-    console = _console()
+    out = console()
     if advice.evidence:
         models = list(dict.fromkeys(model for one in advice.evidence for model in one.numbers))
         rows = [
@@ -359,14 +282,12 @@ def recommend(
             ]
             for one in advice.evidence
         ]
-        console.print(_table(["measure", "where", *map(units.model_name, models), "caution"], rows))
-        console.print()
+        out.print(table(["measure", "where", *map(units.model_name, models), "caution"], rows))
+        out.print()
     name = units.model_name(advice.model) if advice.model else ""
-    console.print(
-        f"take: {name}" if name else "no recommendation: the evidence does not speak for one model", markup=False
-    )
+    out.print(f"take: {name}" if name else "no recommendation: the evidence does not speak for one model", markup=False)
     for reason in advice.because:
-        console.print(f"- {reason}", markup=False, highlight=False)
+        out.print(f"- {reason}", markup=False, highlight=False)
 
 
 @app.command()
@@ -404,7 +325,7 @@ def export(
     from analysis import sources
 
     runs, _ = _runs(grids, tracking_uri)
-    for file in sources.export(runs, out, _run_command):
+    for file in sources.export(runs, out):
         typer.echo(str(file))
 
 
@@ -422,7 +343,7 @@ def import_benchmarks(
         about = "Imported from files of pytest-benchmark."
         store = open_store(_uri(tracking_uri), benchmarks.GRID, about, [schema.EFFICIENCY])
     except (benchmarks.BenchmarkError, StoreError) as error:
-        _stop(str(error))
+        stop(str(error))
     new = benchmarks.track(found, store)
     typer.echo(f"{file}: {len(new)} new runs of {len(found)}; next: lvt report {benchmarks.GRID}")
 
@@ -430,45 +351,12 @@ def import_benchmarks(
 @app.command()
 def tasks(name: Annotated[str | None, typer.Argument(help="One task, in detail.")] = None) -> None:
     """List the tasks, or show one with a worked example."""
-    import inspect
-    import json
+    from experiments.catalogue import list_tasks, show_task
 
-    from experiments.config import suggestion
-    from experiments.tasks import TASKS
-
-    console = _console()
     if name is None:
-        rows = [[key, (inspect.getdoc(task) or "").splitlines()[0]] for key, task in TASKS.items()]
-        console.print(_table(["task", "what it asks"], rows))
-        return
-    if name not in TASKS:
-        _stop(f"no task named {name!r}{suggestion(name, TASKS)}")
-    task = TASKS[name]
-    console.print(inspect.getdoc(task), markup=False, highlight=False)
-    shown = task.model_construct()
-    source, fed, target = (" ".join(symbols) for symbols in shown.example())
-    console.print(f"\none example\n    source    {source}\n    fed       {fed}\n    target    {target}\n", markup=False)
-    properties = task.model_json_schema()["properties"]
-    options = [
-        [option, _in_words(properties[option]), "required" if field.is_required() else json.dumps(field.default)]
-        for option, field in task.model_fields.items()
-        if option != "name"
-    ]
-    console.print(_table(["option", "what it may be", "default"], options))
-    facts = {"headline metric": shown.headline, "sliced by": ", ".join(task.axes)}
-    if task.measures:
-        kinds = task.measures.items()
-        facts["measures"] = ", ".join(kind if kind == axis else f"{kind} (by {axis})" for kind, axis in kinds)
-    if task.language_class is not None:
-        facts["class of language"] = task.language_class.replace("_", "-")
-    chance, memoryless = shown.chance, shown.memoryless_loss
-    facts["chance level"] = "not known in closed form" if chance is None else f"{100 * chance:.4g} % of tokens"
-    if memoryless is not None:
-        facts["loss without memory"] = f"{memoryless:.4g} nats per token"
-    facts["published"] = task.reference
-    console.print()
-    for fact, said in facts.items():
-        console.print(f"{fact}: {said}", markup=False, highlight=False)
+        list_tasks()
+    else:
+        show_task(name)
 
 
 @app.command()
@@ -489,311 +377,24 @@ def models(
     data: DataOption = None,
 ) -> None:
     """List the models and their options; show those of a grid, or all matched to a budget, with what they cost."""
+    from experiments.catalogue import list_models, show_matched, show_models_of
+    from experiments.launching import loaded_grid, sizes_of
+
     if grid is not None:
         if budget is not None or task is not None:
-            _stop("a grid states its budgets and tasks itself: give either GRID or --budget and --task")
-        loaded = _load(grid, overrides, profile)
-        rows = {
-            (one.task_label, replace(one.model, tuned=()).label): _cost_cells(config, dimensions, one.budget)
-            for one, (config, dimensions) in _sizes(loaded, data).items()
-        }
-        _console().print(_table(["task", "model", *COSTS], [[*key, *row] for key, row in rows.items()], right=COSTS))
+            stop("a grid states its budgets and tasks itself: give either GRID or --budget and --task")
+        show_models_of(sizes_of(loaded_grid(grid, profile, overrides or []), data))
     elif budget is not None and task is not None:
-        _matched_models(budget, task, data)
+        show_matched(budget, task, data)
     elif budget is not None or task is not None or overrides or profile:
-        _stop("models are matched for --budget and --task, both; --set and --profile belong to a GRID")
+        stop("models are matched for --budget and --task, both; --set and --profile belong to a GRID")
     else:
-        _list_models()
+        list_models()
 
 
 def main() -> None:
     """Entry point of the command `lvt`."""
     app()
-
-
-def _console() -> Console:
-    """As wide as the terminal; wide enough for any table where there is none."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 200)
-
-
-def _load(grid: str, overrides: list[str] | None, profile: str | None) -> Grid:
-    from experiments.grid import GridError, load_grid
-
-    try:
-        return load_grid(grid, overrides or [], profile)
-    except GridError as error:
-        _stop(str(error))
-
-
-def _run_campaign(context: typer.Context, profile: str | None) -> None:
-    """Runs one grid of the campaign after another; what failed in one does not stop the next."""
-    from experiments.campaign import CAMPAIGN
-
-    chosen = profile or next(iter(CAMPAIGN))
-    if chosen not in CAMPAIGN:
-        _stop(f"--profile {chosen}: the campaign's are {', '.join(CAMPAIGN)}")
-    if context.params["overrides"]:
-        _stop("--set: the campaign is run as it is; run its grids one by one to change them")
-    failed = []
-    again = context.command.callback
-    assert again is not None
-    for member in CAMPAIGN[chosen]:
-        changes = {"grid": member.grid, "profile": member.profile, "overrides": list(member.overrides)}
-        try:
-            again(**context.params | changes)
-        except typer.Exit as end:
-            if end.exit_code != 1:
-                raise
-            failed.append(member.grid)
-    if failed:
-        _stop(f"something failed in {', '.join(failed)}", code=1)
-
-
-def _sizes(grid: Grid, data: Path | None, trials: Sequence[LearnRun] = ()) -> dict[Run, tuple[ModelConfig, Dimensions]]:
-    """Every run's model with its widths, and what its task asks of it; refuses what cannot be made.
-
-    Of the runs of a grid, of all that its trials can be, and of `trials`.
-    """
-    from experiments.config import EfficiencyRun, LearnRun
-    from experiments.data import DataError
-    from experiments.run import run_name, sized_model
-    from models.config import ModelError
-
-    possible = [one for tuning in grid.tunings for one in tuning.possible]
-    sizes: dict[Run, tuple[ModelConfig, Dimensions]] = {}
-    alike: dict[object, tuple[ModelConfig, Dimensions]] = {}  # the seeds of a grid ask for the same few models
-    for one in (*grid.runs, *possible, *trials):
-        kind = one.model.config, one.budget, one.efficiency if isinstance(one, EfficiencyRun) else one.task
-        try:
-            if kind not in alike:
-                alike[kind] = sized_model(one, data)
-            sizes[one] = alike[kind]
-        except (ModelError, DataError) as error:
-            which = run_name(one)
-            if isinstance(one, LearnRun) and one.tuned is not None:
-                which = f"{run_name(replace(one, tuned=None))} ({one.tuned.words})"
-            _stop(f"{grid.name}: {which}: {error}")
-    return sizes
-
-
-def _matched_models(budget: str, task: str, data: Path | None) -> None:
-    """Every model of the registry with the widths that a budget gives it on a task."""
-    from experiments.config import SettingsError, parse_task, validate
-    from experiments.data import DataError
-    from experiments.run import load_task
-    from models.config import Budget, ModelError
-    from models.matching import match
-    from models.registry import MODELS
-
-    name, _, options = task.partition(",")
-    try:
-        allowed = validate(Budget, _assignments("--budget", budget), ("--budget",))
-        chosen = parse_task({"task": {"name": name, **_assignments("--task", options)}})
-        dimensions = chosen.dimensions or load_task(chosen, data).dimensions
-    except (SettingsError, DataError) as error:
-        _stop(str(error))
-    rows, refused = [], []
-    for model, config in MODELS.items():
-        try:
-            rows.append([model, *_cost_cells(match(config, allowed, dimensions), dimensions, allowed)])
-        except ModelError as error:
-            refused.append([model, str(error)])
-    console = _console()
-    console.print(f"{chosen.label}, {allowed.amount:,} {allowed.words}")
-    console.print(_table(["model", *COSTS], rows, right=COSTS))
-    if refused:
-        console.print(_table(["cannot be matched", "why"], refused))
-
-
-def _list_models() -> None:
-    """The registry: its models, then every option with its default in each of them."""
-    import inspect
-    import json
-    from dataclasses import asdict
-
-    from pydantic import TypeAdapter
-
-    from models.registry import MODELS
-
-    console = _console()
-    console.print(
-        _table(["model", "what it is"], [[name, inspect.getdoc(type(c)) or ""] for name, c in MODELS.items()])
-    )
-    defaults = {name: asdict(config) for name, config in MODELS.items()}
-    allowed = {
-        option: _in_words(schema)
-        for config in MODELS.values()
-        for option, schema in TypeAdapter(type(config)).json_schema()["properties"].items()
-    }
-    rows = [
-        [option, words, *(json.dumps(own[option]) if option in own else "" for own in defaults.values())]
-        for option, words in allowed.items()
-    ]
-    console.print()
-    console.print(_table(["option", "what it may be", *MODELS], rows))
-    console.print("null: not stated; widths that are not stated are solved for the budget. Meanings: models/config.py")
-
-
-COSTS = [
-    *("hidden", "embedding", "feed-forward", "embeddings", "encoder", "attention", "decoder", "output", "parameters"),
-    *("off budget", "training FLOPs/token", "state bytes", "at length"),
-]
-
-
-def _cost_cells(config: ModelConfig, dimensions: Dimensions, budget: Budget | None) -> list[str]:
-    """The columns `COSTS`: widths, parameters in parts, then work and state at the budget's length or the longest."""
-    from models.cost import count_parameters, on_meta, parameter_parts, state_bytes, training_flops_per_token
-    from models.matching import match_error
-
-    model = on_meta(config, dimensions)
-    length = (budget and budget.length) or dimensions.max_length
-    widths = [getattr(config, name, None) for name in ("hidden_size", "embedding_size", "feedforward_size")]
-    counts = [*parameter_parts(model).values(), count_parameters(model)]
-    return [
-        *("" if width is None else str(width) for width in widths),
-        *(f"{count:,}" for count in counts),
-        "" if budget is None else f"{match_error(config, budget, dimensions):+.2%}",
-        f"{training_flops_per_token(config, length, dimensions.target_vocabulary):,.0f}",
-        f"{state_bytes(config, length, length):,}",
-        str(length),
-    ]
-
-
-def _assignments(option: str, text: str) -> dict[str, Any]:
-    """``"a=1,b=x"`` → ``{"a": 1, "b": "x"}``."""
-    import yaml
-
-    found = {}
-    for part in filter(None, text.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            _stop(f"{option}: {part!r} is not of the form NAME=VALUE")
-        found[key.strip()] = yaml.safe_load(value)
-    return found
-
-
-def _past(uri: str, grid: Grid) -> tuple[Store | None, Past]:
-    """The store, if it knows the grid, and what it knows of its runs; nothing is created."""
-    from experiments.stores import Past, StoreError, existing_store, past_runs
-
-    try:
-        store = existing_store(uri, grid.name)
-        return store, Past() if store is None else past_runs(store)
-    except StoreError as error:
-        _stop(str(error), code=1)
-
-
-def _results(tunings: Sequence[Tuning], store: Store, failed: Iterable[str]) -> dict[str, Result]:
-    """What became of the trials that are over, by their keys; `failed`: keys of runs that did."""
-    from experiments.stores import StoreError, trial_results
-    from experiments.trials import FAILURE
-
-    if not tunings:
-        return {}
-    try:
-        found = trial_results(store, curves=any(tuning.tune.prunes for tuning in tunings))
-    except StoreError as error:
-        _stop(str(error), code=1)
-    return dict.fromkeys(failed, FAILURE) | found
-
-
-def _choices_table(choices: Sequence[Choice]) -> object:
-    """What was chosen of how many trials, for each model and task."""
-    rows = []
-    for choice in choices:
-        first, best = choice.trials[0], choice.best
-        ended = list(choice.results.values())
-        pruned = sum(result.pruned for result in ended)
-        failed = choice.tuning.tune.trials - pruned - sum(result.score is not None for result in ended)
-        trials = f"{choice.tuning.tune.trials}" + (f", {pruned} pruned" if pruned else "")
-        trials += f", {failed} failed and so the worst" if failed else ""
-        found = ["none finished", "", ""]
-        if best is not None and best.tuned is not None:
-            score = choice.results[best].score
-            found = [str(best.tuned.trial), f"{best.task.headline} {score:.4g}", best.tuned.words]
-        rows.append([first.model.label, first.task_label, trials, *found])
-    return _table(["model", "task", "trials", "chosen", "on validation", "settings"], rows)
-
-
-def _estimate(run: LearnRun, config: ModelConfig, *, data: Path | None, device: str) -> float:
-    """How long a run will take, in seconds."""
-    import torch
-
-    from experiments.environment import prepare_processor
-    from experiments.estimate import estimated_seconds
-    from experiments.run import load_task
-
-    prepare_processor()  # as a worker has it
-    return estimated_seconds(run, config, load_task(run.task, data), torch.device(device))
-
-
-def _send_what_is_left(store: Store) -> None:
-    """Waits a while for a store that was away when runs ended."""
-    from experiments.tracking import send_patiently
-
-    if missing := send_patiently(store):
-        _stop(f"{store.tracking_uri} does not take {missing} runs; run the grid again to send them", code=1)
-
-
-def _device(choice: DeviceChoice) -> str:
-    import torch
-
-    available = torch.cuda.is_available()
-    if choice is DeviceChoice.cuda and not available:
-        _stop("--device cuda: torch finds no CUDA device on this machine")
-    return "cuda" if choice is DeviceChoice.cuda or (choice is DeviceChoice.auto and available) else "cpu"
-
-
-def _cluster(
-    address: str | None, choice: DeviceChoice, workers: str | None, uri: str
-) -> tuple[str, Callable[[Place, int], Engine]]:
-    """Connects to a Ray cluster: the device of its runs, and what executes them."""
-    try:
-        from experiments.cluster import Tasks, connect
-    except ImportError:
-        _stop("--engine ray needs Ray: pip install -e '.[ray]' -c constraints.txt")
-    if address is not None and not uri.startswith(("http://", "https://")):
-        _stop(
-            f"--address {address}: the machines of a cluster cannot all write {uri}; start a server (README, "
-            "A team's server) and give its address as --tracking-uri http://…"
-        )
-    if workers == AUTO:
-        _stop("--workers auto tries this machine, not a cluster: state how many runs share a GPU")
-    try:
-        available = connect(address)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        _stop(f"--address {address}: {error}")
-    if choice is DeviceChoice.cuda and available != "cuda":
-        _stop("--device cuda: the cluster has no GPUs")
-    device = "cpu" if choice is DeviceChoice.cpu else available
-    if device == "cpu" and workers is not None:
-        _stop("--workers: without GPUs, each run of a cluster takes one core; there is nothing to share")
-    return device, Tasks
-
-
-def _paying_workers(console: Console, runs: list[Run], data: Path | None, device: str) -> int:
-    """How many workers pay, tried with some of the runs."""
-    import psutil
-
-    from experiments.packing import paying, sample, throughputs
-
-    tried = sample(runs)
-    if not tried:
-        return 1  # everything else is executed alone
-    with console.status("how many workers pay"):
-        rates = throughputs(tried, data, device, psutil.cpu_count() or 1)
-    count = paying(rates)
-    measured = ", ".join(f"{rate / rates[1]:.2f} with {many}" for many, rate in rates.items())
-    console.print(f"workers: {count}; throughput as a multiple of one worker's: {measured}")
-    return count
-
-
-def _default_workers(device: str) -> int:
-    import psutil
-
-    return 1 if device == "cuda" else psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
 
 def _uri(given: str | None) -> str:
@@ -806,7 +407,7 @@ def _is_missing(uri: str) -> bool:
 
 def _must_exist(uri: str) -> None:
     if _is_missing(uri):
-        _stop(f"{uri}: no store yet; `lvt run quickstart` makes one")
+        stop(f"{uri}: no store yet; `lvt run quickstart` makes one")
 
 
 def _runs(
@@ -826,7 +427,7 @@ def _runs(
     try:
         runs = fetch(source, names)
     except StoreReadError as error:
-        _stop(str(error))
+        stop(str(error))
     return runs, names or sorted(runs["grid"].unique())
 
 
@@ -842,50 +443,12 @@ def _publish(runs: pd.DataFrame, names: list[str], folder: Path, uri: str) -> No
             kinds = set(runs.loc[runs["grid"] == name, "kind"])
             publish(uri, name, kinds, headline(answers), summary(answers), folder)
     except StoreError as error:
-        _stop(str(error), code=1)
+        stop(str(error), code=1)
 
 
 def _grid_name(grid: str) -> str:
     """The name under which a grid's runs are kept: the file's, without its folder and ending."""
     return Path(grid).stem if grid.endswith((".yaml", ".yml")) else grid
-
-
-def _run_command(grid: str) -> str:
-    """What runs a grid that is kept under this name: ``capacity-full`` → ``lvt run capacity --profile full``."""
-    stem, _, profile = grid.rpartition("-")
-    bundled = Path(__file__).parent / "experiments" / "grids" / f"{stem}.yaml"
-    return f"lvt run {stem} --profile {profile}" if bundled.exists() else f"lvt run {grid}"
-
-
-def _in_words(schema: dict[str, Any]) -> str:
-    """What a JSON schema allows: ``integer from 1 to 26``."""
-    if "anyOf" in schema:  # optional
-        return " or ".join(_in_words(one) for one in schema["anyOf"])
-    if "enum" in schema:
-        return ", ".join(schema["enum"])
-    if "prefixItems" in schema:  # a fixed number of values
-        return "[" + ", ".join(_in_words(one) for one in schema["prefixItems"]) + "]"
-    if schema["type"] == "array":
-        return f"list, each {_in_words(schema['items'])}"
-    edges = [f"{word} {schema[edge]:,}" for word, edge in (("from", "minimum"), ("to", "maximum")) if edge in schema]
-    return " ".join([schema["type"], *edges])
-
-
-def _table(columns: list[str], rows: list[list[str]], right: list[str] | None = None) -> object:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in (right or []) else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _stop(message: str, code: int = USAGE) -> NoReturn:
-    typer.echo(f"lvt: {message}", err=True)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def opening(results: Path) -> str:
         if path.exists():
             parts.append(f"![{plot.title}]({path.relative_to(results.parents[1]).as_posix()})")
     sources = [
-        f"- `{entry['command']}`: {entry['runs']} runs on {entry['hardware']}, {', '.join(entry['versions'])},"
+        f"- {_quoted(entry['commands'])}: {entry['runs']} runs on {entry['hardware']}, {', '.join(entry['versions'])},"
         f" {entry['last']}, {entry['wall_seconds'] / 60:.0f} minutes from the first start to the last end"
         for entry in described(results).values()
     ]
@@ -96,8 +96,12 @@ def _commands(answer: claims.Answer, runs: pd.DataFrame, results: Path) -> str:
     behind = {run for entry in answer.entries for run in entry.runs}
     every = each(runs)
     grids = set(every.loc[every["run_id"].isin(behind), "grid"])
-    commands = sorted({f"`{entry['command']}`" for file, entry in described(results).items() if file.stem in grids})
-    return f" ({', '.join(commands)})" if commands else ""
+    asked = [entry["commands"] for file, entry in described(results).items() if file.stem in grids]
+    return f" ({_quoted(sorted(set().union(*asked)))})" if asked else ""
+
+
+def _quoted(commands: list[str]) -> str:
+    return ", ".join(f"`{command}`" for command in commands)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ _DTYPES = {
     "git_commit": "str",
     "git_dirty": "str",
     "versions": "str",
+    "command": "str",
     "status": "str",
     "reason": "str",
     "headline": "str",
@@ -56,8 +57,7 @@ _DTYPES = {
     "value": "float64",
 }
 COLUMNS = tuple(_DTYPES)
-# In tables that were written before there was tuning, or more than one sampler.
-_BEFORE_TUNING = {"phase": schema.FINAL, "trial": None, "tuned": "", "sampler": ""}
+_IN_EARLIER_TABLES = {"phase": schema.FINAL, "trial": None, "tuned": "", "sampler": "", "command": ""}
 RUN_COLUMNS = COLUMNS[: COLUMNS.index("metric")]  # one value a run
 LABELS = ("grid", "kind", "task", "model")  # what stands for a configuration in tables and figures
 
@@ -186,6 +186,7 @@ def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]
         "git_commit": tags.get(schema.GIT_COMMIT, ""),
         "git_dirty": tags.get(schema.GIT_DIRTY, ""),
         "versions": tags.get(schema.VERSIONS, ""),
+        "command": tags.get(schema.COMMAND, ""),
         "status": run.info.status,
         "reason": tags.get(schema.REASON, ""),
         "headline": tags.get(schema.HEADLINE, ""),
@@ -247,7 +248,7 @@ def read(file: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    missing = {name: value for name, value in _BEFORE_TUNING.items() if name not in table}
+    missing = {name: value for name, value in _IN_EARLIER_TABLES.items() if name not in table}
     return table.assign(**missing)[list(COLUMNS)].astype(_DTYPES)
 
 

@@ -7,7 +7,7 @@ for each piece of hardware::
     analysis/results/<hardware>/manifest.json
 
 The manifest says of each table where it comes from: the commits and versions of its runs, the device, the first and
-last day, the command that runs the grid, the time from its first start to its last end, and the checksum of the file,
+last day, the commands that ran it, the time from its first start to its last end, and the checksum of the file,
 so that a table that was changed by hand is refused.
 """
 
@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from analysis.runs import StoreReadError, each, groups, in_order, known_grids, l
 from experiments import schema
 
 MANIFEST = "manifest.json"
+GRIDS = Path(__file__).parents[1] / "experiments" / "grids"
 # Logged at every few steps, and not asked for by any table, figure or claim: the store keeps them.
 LEFT_IN_THE_STORE = (schema.TRAIN_LOSS, schema.TRAIN_LEARNING_RATE, schema.TRAIN_GRADIENT_NORM)
 UNKNOWN = "unknown hardware"
@@ -59,7 +60,7 @@ def is_store(source: str | Path) -> bool:
     return not (isinstance(source, Path) or Path(source).suffix in TABLES or Path(source).is_dir())
 
 
-def export(runs: pd.DataFrame, folder: str | os.PathLike[str], command: Callable[[str], str]) -> list[Path]:
+def export(runs: pd.DataFrame, folder: str | os.PathLike[str]) -> list[Path]:
     """Writes a table of each grid on each piece of hardware into `folder`, and what the manifests say of them.
 
     Runs that did not finish have no part in it, but for trials of tuning that failed, which count among the trials; nor
@@ -69,7 +70,6 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str], command: Callable
     Args:
         runs: what analysis.runs.load returned.
         folder: made if need be.
-        command: name of a grid → the command line that runs it.
 
     Returns:
         The tables that were written.
@@ -82,11 +82,21 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str], command: Callable
         place.mkdir(parents=True, exist_ok=True)
         file = place / f"{grid}.parquet"
         to_parquet(table, file)
-        manifest = read_manifest(place) | {str(grid): _entry(table, file, command(str(grid)))}
+        manifest = read_manifest(place) | {str(grid): _entry(table, file, str(grid))}
         text = json.dumps(dict(sorted(manifest.items())), indent=2, ensure_ascii=False)
         (place / MANIFEST).write_text(text + "\n", encoding="utf-8")
         written.append(file)
     return written
+
+
+def commands(runs: pd.DataFrame, grid: str) -> list[str]:
+    """What asked for the runs of a grid; of runs that do not know it, what the grid's name stands for.
+
+    ``capacity-full`` → ``lvt run capacity --profile full``.
+    """
+    stem, _, profile = grid.rpartition("-")
+    named = f"lvt run {stem} --profile {profile}" if (GRIDS / f"{stem}.yaml").exists() else f"lvt run {grid}"
+    return sorted(set(runs.loc[runs["grid"] == grid, "command"]) - {""}) or [named]
 
 
 def slug(hardware: str) -> str:
@@ -133,14 +143,14 @@ def read_results(folder: str | os.PathLike[str]) -> pd.DataFrame:
     return in_order(pd.concat(tables))
 
 
-def _entry(table: pd.DataFrame, file: Path, command: str) -> dict[str, Any]:
+def _entry(table: pd.DataFrame, file: Path, grid: str) -> dict[str, Any]:
     runs = each(table)
     spent = table[table["metric"] == schema.RUN_SECONDS]
     ends = spent["start_time"] + pd.to_timedelta(spent["value"], unit="s")
     changed = runs["git_dirty"] == "true"
     commits = runs["git_commit"].where(~changed, runs["git_commit"] + " with changes")
     return {
-        "command": command,
+        "commands": commands(table, grid),
         "runs": len(runs),
         "values": len(table),
         "hardware": str(runs["hardware"].iloc[0]),

@@ -52,6 +52,7 @@ class Place:
     data_root: Path | None
     checkpoint_every: float = 30.0  # seconds between two checkpoints of a training
     since: float = math.inf  # seconds since 1970; what failed later, in another process, is not tried again
+    command: str = ""  # that asked for them; "" where none did
     code: tuple[str, bool] | None = field(default_factory=git_state)  # that is executed; a cluster has no checkout
 
 
@@ -451,6 +452,8 @@ def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:
             tags[schema.MEASURES] = " ".join(f"{kind}={axis}" for kind, axis in run.task.measures.items())
         if run.task.language_class is not None:
             tags[schema.LANGUAGE_CLASS] = run.task.language_class
+    if place.command:
+        tags[schema.COMMAND] = place.command
     if place.code is not None:
         commit, dirty = place.code
         tags |= {schema.GIT_COMMIT: commit, schema.GIT_DIRTY: str(dirty).lower()}

@@ -31,6 +31,7 @@ HOST = "host"  # the machine that executes the run
 LEASE = "lease"  # until when, in seconds since 1970, a RUNNING run is alive without being heard of again
 GIT_COMMIT = "git_commit"
 GIT_DIRTY = "git_dirty"  # "true" or "false"
+COMMAND = "command"  # what asked for the run: "lvt run real --profile small"; absent where no command did
 VERSIONS = "versions"  # of what the result may depend on, in words: "python 3.11.9, torch 2.13.0"
 HEADLINE = "headline"  # name of the metric that decides on this task, without its split: "token_accuracy", "wer"
 # What the budget counts, in words ("parameters", "training FLOPs per token at length 64", "bytes of decoding state at

@@ -11,7 +11,7 @@ from test_analysis_runs import WITHOUT_TORCH
 
 from analysis import report
 from analysis.runs import StoreReadError, each, write
-from analysis.sources import export, fetch, read_manifest, slug
+from analysis.sources import commands, export, fetch, read_manifest, slug
 from experiments import schema as s
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def runs() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def results(runs: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
-    export(runs, folder, lambda grid: f"lvt run {grid}")
+    export(runs, folder)
     return folder
 
 
@@ -51,7 +51,7 @@ def test_the_report_of_an_export_is_that_of_the_store(runs: pd.DataFrame, tmp_pa
     steps = table[table["metric"] == s.TRAIN_SECONDS]
     whole = pd.concat([table, steps.assign(metric=s.TRAIN_LOSS), steps.assign(metric=s.TRAIN_GRADIENT_NORM)])
     whole = whole.sort_values(["kind", "task", "model", "seed", "run_id", "metric", "at"], ignore_index=True)
-    export(whole, tmp_path / "results", str)
+    export(whole, tmp_path / "results")
     exported = fetch(tmp_path / "results")
     assert len(exported) == len(table)
     for name, source in (("store", whole), ("export", exported)):
@@ -69,7 +69,7 @@ def test_a_manifest_says_where_a_table_comes_from(runs: pd.DataFrame, results: P
     manifest = json.loads((results / "nvidia-h200-1-gpu" / "manifest.json").read_text(encoding="utf-8"))
     assert list(manifest) == ["grid1"]
     entry, table = manifest["grid1"], runs.query("grid == 'grid1'")
-    assert entry["command"] == "lvt run grid1"
+    assert entry["commands"] == ["lvt run grid1"]
     assert entry["hardware"] == "NVIDIA H200 (1 GPU)"
     assert (entry["runs"], entry["values"]) == (table["run_id"].nunique(), len(table))
     assert entry["commits"] == sorted(set(each(table)["git_commit"]))
@@ -78,14 +78,22 @@ def test_a_manifest_says_where_a_table_comes_from(runs: pd.DataFrame, results: P
     later = table["start_time"] + pd.Timedelta(minutes=2)
     timed = [table.assign(metric=s.RUN_SECONDS, value=60.0), table.assign(metric=s.RUN_SECONDS, value=30.0)]
     timed[1] = timed[1].assign(start_time=later, run_id="other")
-    (file,) = export(pd.concat(timed), tmp_path, str)
+    (file,) = export(pd.concat(timed), tmp_path)
     assert read_manifest(file.parent)["grid1"]["wall_seconds"] == 150
 
 
+def test_what_asked_for_the_runs_of_a_grid(runs: pd.DataFrame) -> None:
+    assert commands(runs, "grid1") == ["lvt run grid1"]
+    assert commands(runs, "capacity-full") == ["lvt run capacity --profile full"]
+    asked = runs[runs["grid"] == "grid1"].head(3)
+    asked = asked.assign(command=["lvt run b.yaml", "lvt run a.yaml --set seed=1", ""])
+    assert commands(asked, "grid1") == ["lvt run a.yaml --set seed=1", "lvt run b.yaml"]
+
+
 def test_an_export_replaces_its_grid_and_keeps_the_others(runs: pd.DataFrame, tmp_path: Path) -> None:
-    export(runs, tmp_path, str)
+    export(runs, tmp_path)
     fewer = runs[(runs["grid"] == "grid") & (runs["task"] == "needle")]
-    export(fewer, tmp_path, str)
+    export(fewer, tmp_path)
     read = fetch(tmp_path)
     assert set(read.loc[read["grid"] == "grid", "task"]) == {"needle"}
     assert set(read["grid"]) == {"grid", "grid1"}

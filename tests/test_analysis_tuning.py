@@ -142,7 +142,7 @@ def test_tables_without_phases_hold_no_trials(compared: pd.DataFrame, tmp_path: 
 def test_exported_tables_hold_all_trials(tmp_path: Path) -> None:
     """Those that failed as well: they count."""
     known = table(*trials(), *finals(lstm=3, transformer=3))
-    sources.export(known, tmp_path, lambda grid: f"lvt run {grid}")
+    sources.export(known, tmp_path)
     pd.testing.assert_frame_equal(tuning.choices(sources.read_results(tmp_path)), tuning.choices(known))
 
 

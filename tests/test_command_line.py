@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,9 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from analysis.sources import fetch
+from experiments import schema as s
+from experiments.launching import command_line
 from experiments.tasks import TASKS
 from experiments.tasks.synthetic import SyntheticTask
 from lvt import app
@@ -45,6 +49,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     assert "all 9 runs are finished" in result.stdout
     assert result.stdout.count("finished  ") == 9
     return folder, uri
+
+
+def test_runs_know_what_asked_for_them(store: tuple[Path, str]) -> None:
+    client = MlflowClient(store[1])
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert {run.data.tags[s.COMMAND] for run in runs} == {"lvt run smoke"}
+    asked = command_line("own grid.yaml", "small", ["task.language=fre", "compare.seed=[0, 1]"])
+    changes = ["--set", "task.language=fre", "--set", "compare.seed=[0, 1]"]
+    assert shlex.split(asked) == ["lvt", "run", "own grid.yaml", "--profile", "small", *changes]
 
 
 def test_a_second_time_nothing_is_run(store: tuple[Path, str]) -> None:
