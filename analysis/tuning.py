@@ -133,19 +133,21 @@ def curves(runs: pd.DataFrame) -> Figure | None:
 
 
 def sentences(runs: pd.DataFrame) -> list[str]:
-    """For each grid that trains models, with how many trials they were tuned; where unequally, which and on what."""
+    """Of the grids that train models, with how many trials they were tuned; where unequally, which and on what."""
     learnt, tried = each(runs[runs["kind"] == schema.LEARN]), trials(runs)
-    found = []
+    found, untuned = [], []
     for grid, rows in learnt.groupby("grid"):
         own = tried[tried["grid"] == grid]
         places = rows[["task", "model"]].drop_duplicates().itertuples(index=False, name=None)
         counts = {place: int(((own["task"] == place[0]) & (own["model"] == place[1])).sum()) for place in places}
         numbers = set(counts.values())
         if numbers == {0}:
-            found.append(f"Grid {grid}: no model was tuned; they were run with the settings that the grid states.")
+            untuned.append(str(grid))
         elif len(numbers) == 1:
             found.append(f"Grid {grid}: every model was tuned with {numbers.pop()} trials on each task.")
         else:
             words = [f"{units.model_name(model)} {counts[task, model]} on {task}" for task, model in sorted(counts)]
             found.append(f"Grid {grid}: the models were not tuned with equal numbers of trials: {', '.join(words)}.")
+    if untuned:
+        found.append(f"No model was tuned in {', '.join(untuned)}: they were run with the settings stated there.")
     return found

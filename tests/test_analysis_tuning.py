@@ -228,10 +228,11 @@ def test_of_a_trial_that_was_run_again_the_newest_counts() -> None:
 
 
 def test_how_much_the_models_were_tuned() -> None:
-    untuned = task_rows("reverse", {"lstm": (0.8,), "transformer": (0.9,)}, grid="plain")
-    assert tuning.sentences(table(*trials(), *finals(lstm=3, transformer=3), untuned)) == [
+    scores = {"lstm": (0.8,), "transformer": (0.9,)}
+    untuned = [task_rows("reverse", scores, grid="plain"), task_rows("copy", scores, grid="bare")]
+    assert tuning.sentences(table(*trials(), *finals(lstm=3, transformer=3), *untuned)) == [
         "Grid grid: every model was tuned with 4 trials on each task.",
-        "Grid plain: no model was tuned; they were run with the settings that the grid states.",
+        "No model was tuned in bare, plain: they were run with the settings stated there.",
     ]
     fewer = [rows for rows in trials() if rows[0]["run_id"] != "grid reverse transformer 4 0.95"]
     other = task_rows("copy", {"lstm": (0.8,)})
@@ -286,7 +287,7 @@ def test_a_report_says_what_tuning_chose(tmp_path: Path) -> None:
         encoding="utf-8"
     )
     assert 'id="tuning"' not in plain
-    assert "Grid grid: no model was tuned" in plain
+    assert "No model was tuned in grid" in plain
 
 
 # --- the statistic ---------------------------------------------------------------------------------------------------
