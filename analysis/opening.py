@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import claims, drawing, plots, variants
+from analysis import claims, drawing, plots, published, variants
 from analysis.runs import each
 from analysis.sources import described, fetch
 from analysis.tables import Table
@@ -45,6 +46,11 @@ def opening(results: Path) -> str:
             if entry.measured
         ]
         parts.append(f"**{answer.row.name.capitalize()}**{_commands(answer, runs, results)}\n\n" + "\n".join(numbers))
+    checks = [check for check in published.verify(runs) if check.outcome is not published.Outcome.NOT_MEASURED]
+    if checks:
+        parts.append(
+            "**The published record** (`lvt verify --results analysis/results`)\n\n" + "\n".join(_said(checks))
+        )
     for plot in _plots(entries):
         path = _figure(results, plot)
         if path.exists():
@@ -76,6 +82,18 @@ def write(readme: Path, results: Path) -> None:
     before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
     readme.write_text(before + BEGIN + opening(results) + END + after, encoding="utf-8")
+
+
+def _said(checks: list[published.Check]) -> Iterator[str]:
+    """A line for each outcome, with its checks: ours, and what was published."""
+    for outcome in published.Outcome:
+        found = [
+            f"{check.what} {check.form.said(check.ours)} ({check.form.number(check.published)})"
+            for check in checks
+            if check.outcome is outcome
+        ]
+        if found:
+            yield f"- {outcome}: {'; '.join(found)}."
 
 
 def _answers(answer: claims.Answer) -> list[str]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs import StoreReadError, each, groups, in_order, known_grids, load, read, to_parquet
+from analysis.runs import StoreReadError, each, groups, in_order, known_grids, load, read, superseded, to_parquet
 from experiments import schema
 
 MANIFEST = "manifest.json"
@@ -64,8 +64,8 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str]) -> list[Path]:
     """Writes a table of each grid on each piece of hardware into `folder`, and what the manifests say of them.
 
     Runs that did not finish have no part in it, but for trials of tuning that failed, which count among the trials; nor
-    have the histories `LEFT_IN_THE_STORE`. What was exported before stays, unless it is of the same grid and hardware:
-    then it is replaced.
+    have runs that a newer one stands in for (`superseded`), and the histories `LEFT_IN_THE_STORE`. What was exported
+    before stays, unless it is of the same grid and hardware: then it is replaced.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -76,6 +76,7 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str]) -> list[Path]:
     """
     failed_trial = (runs["phase"] == schema.TUNING) & (runs["status"] == schema.FAILED)
     kept = runs[((runs["status"] == schema.FINISHED) | failed_trial) & ~runs["metric"].isin(LEFT_IN_THE_STORE)]
+    kept = kept[~kept["run_id"].isin(superseded(runs)["run_id"])]
     written = []
     for (hardware, grid), table in groups(kept, "hardware", "grid"):
         place = Path(folder) / slug(str(hardware))

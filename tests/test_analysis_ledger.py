@@ -242,6 +242,7 @@ def test_length_out_of_range_by_class_of_language() -> None:
     both = entry(table(regular, beyond("copy", s.CONTEXT_SENSITIVE, 0.3, 0.7)), "2.3")
     assert both.verdict is Verdict.CONDITIONAL
     assert both.condition == "holds on context-sensitive languages; not on regular languages"
+    assert verdict(table(beyond("add_jump", "", 0.3, 0.7)), "2.3") == "not measured"  # what is new there is no length
     untrained = entry(table(beyond("parity", s.REGULAR, 0.99, 0.55, in_range=0.6)), "2.3")
     assert untrained.verdict is Verdict.NOT_MEASURED
     assert "Transformer is not trained on parity: 60.0 % in range" in untrained.why

@@ -99,6 +99,15 @@ def test_an_export_replaces_its_grid_and_keeps_the_others(runs: pd.DataFrame, tm
     assert set(read["grid"]) == {"grid", "grid1"}
 
 
+def test_what_a_newer_run_stands_in_for_is_not_exported(runs: pd.DataFrame, tmp_path: Path) -> None:
+    older = runs[(runs["grid"] == "grid1") & (runs["phase"] == s.FINAL) & (runs["status"] == s.FINISHED)]
+    newer = older.assign(run_id=older["run_id"] + "x", start_time=older["start_time"] + pd.Timedelta(hours=1))
+    export(pd.concat([runs, newer]), tmp_path)
+    read = fetch(tmp_path)
+    assert set(older["run_id"]).isdisjoint(read["run_id"])
+    assert set(newer["run_id"]) <= set(read["run_id"])
+
+
 def test_a_table_that_is_missing_or_was_changed_is_refused(runs: pd.DataFrame, results: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(results, copy)
