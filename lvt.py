@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CAMPAIGN = "campaign"  # in place of a grid
+MOST_NAMES = 3  # of grids, in the title of a report
 
 app = typer.Typer(
     help="LSTM or Transformer? Trains matched models on the same tasks, tracks the runs and reports what they show.",
@@ -193,7 +194,7 @@ def report(
     if publish and results is not None:
         stop("--publish shows the report in a store; --results reads none")
     runs, names = _runs(grids, tracking_uri, results)
-    title = " + ".join(names)
+    title = " + ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} grids"
     folder = out or Path("reports") / "+".join(names)
     asked = [command for grid in names for command in commands(runs, grid)]
     screen = console()

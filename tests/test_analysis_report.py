@@ -267,7 +267,7 @@ def test_a_report_on_nothing_but_failures(known: pd.DataFrame, tmp_path: Path) -
         encoding="utf-8"
     )
     assert "loss is NaN at step 40" in text
-    assert text.count('<p class="answer open">') == len(claims.CLAIMS)
+    assert text.count('<p class="answer open">') == len(claims.FOLKLORE)
     assert "<svg" not in text
     assert list((tmp_path / "figures").iterdir()) == []
 
