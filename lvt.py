@@ -402,12 +402,8 @@ def _uri(given: str | None) -> str:
     return given or f"sqlite:///{Path(__file__).parent / 'mlflow.db'}"
 
 
-def _is_missing(uri: str) -> bool:
-    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
-
-
 def _must_exist(uri: str) -> None:
-    if _is_missing(uri):
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         stop(f"{uri}: no store yet; `lvt run quickstart` makes one")
 
 

@@ -46,7 +46,7 @@ def opening(results: Path) -> str:
             if entry.measured
         ]
         parts.append(f"**{answer.row.name.capitalize()}**{_commands(answer, runs, results)}\n\n" + "\n".join(numbers))
-    checks = [check for check in published.verify(runs) if check.outcome is not published.Outcome.NOT_MEASURED]
+    checks = published.measured(published.verify(runs))
     if checks:
         parts.append(
             "**The published record** (`lvt verify --results analysis/results`)\n\n" + "\n".join(_said(checks))

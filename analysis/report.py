@@ -114,7 +114,7 @@ def write(
         "ledger": texts["claims"],
         "entries": entries,
         "decided": Counter(str(one.verdict) for one in entries),
-        "checks": published.as_table([c for c in checks if c.outcome is not published.Outcome.NOT_MEASURED]),
+        "checks": published.as_table(published.measured(checks)),
         "runs": run_list(runs),
         "folklore": answers,
         "left_out": claims.left_out(runs),

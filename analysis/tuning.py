@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis import drawing, units
-from analysis.runs import LABELS, each, final, groups
+from analysis.runs import LABELS, each, final, groups, names
 from analysis.statistics import expected_maximum
 from analysis.tables import Table, as_table
 from experiments import schema
@@ -118,7 +118,7 @@ def curves(runs: pd.DataFrame) -> Figure | None:
     found = expected(runs)
     if found.empty:
         return None
-    style, several_grids = drawing.look(found["model"]), len(found["grid"].unique()) > 1
+    style, called = drawing.look(found["model"]), names(found)
     panels = list(groups(found, "grid", "task"))
     figure, axes = drawing.panels(len(panels))
     for ax, ((grid, task), rows) in zip(axes, panels, strict=True):
@@ -127,7 +127,7 @@ def curves(runs: pd.DataFrame) -> Figure | None:
             look: dict[str, Any] = {"color": style.color[str(model)], "marker": style.marker[str(model)]}
             ax.plot(line["trials"], line["score"] * quantity.scale, linewidth=1.8, markeredgewidth=0, **look)
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        drawing.finish(ax, f"{task} ({grid})" if several_grids else task, "trials", f"validation {quantity.title}")
+        drawing.finish(ax, called[grid, task], "trials", f"validation {quantity.title}")
     drawing.legend_of_models(figure, style, found["model"])
     return figure
 

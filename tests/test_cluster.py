@@ -179,25 +179,25 @@ def test_what_cannot_be_is_refused(arguments: tuple[str, ...], said: str, tmp_pa
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_grid_on_a_cluster_of_this_machine(tmp_path: Path) -> None:
-    (tmp_path / "g.yaml").write_text(GRID, encoding="utf-8")
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def finished_on_a_cluster(grid: str, folder: Path) -> str:
+    """Runs a grid of six runs on a new cluster of this machine; the address of its store."""
+    (folder / "g.yaml").write_text(grid, encoding="utf-8")
+    store = f"sqlite:///{folder / 'mlflow.db'}"
     command = [str(LVT), "run", "g.yaml", "--engine", "ray", "--device", "cpu", "--tracking-uri", store]
-    result = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=600)
+    result = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "all 6 runs are finished" in result.stdout
+    return store
+
+
+def test_a_grid_on_a_cluster_of_this_machine(tmp_path: Path) -> None:
+    finished_on_a_cluster(GRID, tmp_path)
 
 
 def test_trials_that_follow_from_each_other_on_a_cluster(tmp_path: Path) -> None:
     """What decides whether a trial is ended reaches the task that executes it."""
     pytest.importorskip("optuna", reason="needs Optuna (the extra `optuna`)")
-    (tmp_path / "g.yaml").write_text(TUNED, encoding="utf-8")
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    command = [str(LVT), "run", "g.yaml", "--engine", "ray", "--device", "cpu", "--tracking-uri", store]
-    result = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "all 6 runs are finished" in result.stdout
-    client = MlflowClient(store)
+    client = MlflowClient(finished_on_a_cluster(TUNED, tmp_path))
     experiment = client.get_experiment_by_name("g")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], f"tags.`{schema.PHASE}` = '{schema.TUNING}'")

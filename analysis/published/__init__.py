@@ -71,6 +71,11 @@ def verify(runs: pd.DataFrame) -> list[Check]:
     return [check for checks in CHECKS for check in checks(found)]
 
 
+def measured(checks: Sequence[Check]) -> list[Check]:
+    """Those that our runs answer."""
+    return [check for check in checks if check.outcome is not Outcome.NOT_MEASURED]
+
+
 def as_table(checks: Sequence[Check]) -> Table:
     """The checks in texts."""
     header = ("check", "what", "ours", "published", "tolerance", "outcome", "source", "how ours differs")
