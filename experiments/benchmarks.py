@@ -57,7 +57,6 @@ def track(found: dict[str, list[dict[str, Any]]], store: Store) -> list[str]:
         key = hashlib.sha256(json.dumps([model, first["hardware"], first["datetime"]]).encode()).hexdigest()[:12]
         tags = {
             schema.GRID: GRID,
-            schema.KEY: key,
             schema.KIND: schema.EFFICIENCY,
             schema.TASK: f"length_sweep(batch_size={first['batch_size']})",
             schema.MODEL: model,

@@ -428,7 +428,6 @@ def _execute_profile(run: ProfileRun, config: ModelConfig, place: Place, tracked
 def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:
     tags = {
         schema.GRID: place.grid,
-        schema.KEY: run_key(run, place.device),
         schema.KIND: run.kind,
         schema.TASK: run.task_label,
         schema.MODEL: run.model.label,

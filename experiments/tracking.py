@@ -63,7 +63,7 @@ class TrackedRun:
             state: of the run, claimed.
             key: of the run.
             name: what a person calls it.
-            tags: of experiments.schema.
+            tags: of experiments.schema, but for the key and the host.
             settings: of the run, as its parameters.
             since: seconds since 1970; a failure after that is not to be tried again.
 
@@ -97,7 +97,7 @@ class TrackedRun:
             "status": RUNNING,
             "reason": "",
             "name": name,
-            "tags": {**tags, schema.HOST: platform.node()},
+            "tags": {**tags, schema.KEY: key, schema.HOST: platform.node()},
             "parameters": [[key, value[:VALUE_LENGTH]] for key, value in _flatten(settings)],
             "dataset": None,
             "points": [],

@@ -88,7 +88,7 @@ def stored(place: Place, key: str) -> list[StoredRun]:
 def tracked(store: Store, key: str) -> TrackedRun:
     state = RunState.claim(store.states / key)
     assert state is not None
-    return TrackedRun(store, state, key, key, {schema.KEY: key}, {})
+    return TrackedRun(store, state, key, key, {}, {})
 
 
 def stored_run(uri: str, run: TrackedRun) -> StoredRun:

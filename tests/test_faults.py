@@ -365,7 +365,7 @@ def test_checkpoints_of_which_none_can_be_read_are_a_new_beginning(place: Place,
 def begin(store: Store, key: str) -> TrackedRun:
     state = RunState.claim(store.states / key)
     assert state is not None
-    return TrackedRun(store, state, key, key, {schema.KEY: key}, {"a": 1})
+    return TrackedRun(store, state, key, key, {}, {"a": 1})
 
 
 def log(run: TrackedRun, first: int, last: int) -> None:

@@ -132,7 +132,7 @@ def begun(store: Store, key: str) -> TrackedRun:
     state = RunState.claim(store.states / key)
     assert state is not None
     try:
-        return TrackedRun(store, state, key, key, {schema.KEY: key}, {})
+        return TrackedRun(store, state, key, key, {}, {})
     finally:
         state.release()
 

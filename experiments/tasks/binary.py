@@ -108,7 +108,7 @@ class BinaryMultiplication(BinaryOperation):
         """Sums of the second number, moved, for each digit of the first."""
         sums = torch.zeros_like(b)
         for place, digit in enumerate(a.split(1, dim=1)):
-            sums[:, place:] += digit * b[:, : b.shape[1] - place]
+            sums[:, place:].addcmul_(digit, b[:, : b.shape[1] - place])
         return sums
 
 
@@ -147,48 +147,49 @@ class ComputeSqrt(ChomskyTask):
 
 def carried(columns: Tensor) -> Tensor:
     """Columns (B, N), the least significant first, of a number that fits → its binary digits (B, N)."""
-    digits, carry = [], torch.zeros_like(columns[:, 0])
+    total, totals = torch.zeros_like(columns[:, 0]), []
     for column in columns.unbind(1):
-        carry = carry + column
-        digits.append(carry & 1)
-        carry = carry >> 1
-    return torch.stack(digits, dim=1)
+        total = column + (total >> 1)
+        totals.append(total)
+    return torch.stack(totals, dim=1) & 1
 
 
 def square_root(digits: Tensor) -> Tensor:
     """Binary digits (B, N), the most significant first → those of the root rounded down (B, ⌈N/2⌉).
 
     By hand, as on paper: two more digits are taken down into the remainder, and the next digit of the root r is one if
-    4·r + 1 can be subtracted. Remainder and root are numbers of several integers ("limbs") of `LIMB` digits each, the
-    least significant first.
+    4·r + 1 can be subtracted. Remainder and double root are numbers of several integers ("limbs") of `LIMB` digits
+    each, the least significant first.
     """
     count, length = digits.shape
     pairs = F.pad(digits, (length % 2, 0)).view(count, (length + 1) // 2, 2)  # from the top
     limbs = (pairs.shape[1] + 2) // LIMB + 1
     remainder = torch.zeros(count, limbs, dtype=torch.int64)
-    root = torch.zeros_like(remainder)
+    double = torch.zeros_like(remainder)  # 2·r
+    one = F.pad(torch.ones(1, dtype=torch.int64), (0, limbs - 1))
     found = []
-    for pair in pairs.unbind(1):
-        remainder = _shifted(remainder, 2, 2 * pair[:, 0] + pair[:, 1])
-        rest, fits = _subtracted(remainder, _shifted(root, 2, torch.ones(count, dtype=torch.int64)))
-        remainder = torch.where(fits[:, None], rest, remainder)
-        root = _shifted(root, 1, fits.long())
-        found.append(fits.long())
-    return torch.stack(found, dim=1)
+    for pair in (2 * pairs[:, :, :1] + pairs[:, :, 1:]).unbind(1):
+        remainder = _shifted(remainder, 2, pair)
+        double = _shifted(double, 1, torch.zeros_like(pair))  # ends with two zeros: what is added never carries
+        rest, fits = _subtracted(remainder, double + one)
+        remainder = torch.where(fits, rest, remainder)
+        double = double + 2 * fits * one
+        found.append(fits)
+    return torch.cat(found, dim=1).long()
 
 
 def _shifted(number: Tensor, places: int, low: Tensor) -> Tensor:
-    """Limbs (B, K) moved up by some binary places, the digits `low` (B,) following at the end."""
+    """Limbs (B, K) moved up by some binary places, the digits `low` (B, 1) following at the end."""
     moved = number << places
-    carry = torch.cat([low[:, None], moved[:, :-1] >> LIMB], dim=1)
+    carry = torch.cat([low, moved[:, :-1] >> LIMB], dim=1)
     return (moved & ((1 << LIMB) - 1)) | carry
 
 
 def _subtracted(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Limbs (B, K) of a - b, and whether a ≥ b, (B,); without meaning where it is not."""
-    limbs, borrow = [], torch.zeros_like(a[:, 0])
-    for limb in (a - b).unbind(1):
+    """Limbs (B, K) of a - b, and whether a ≥ b, (B, 1); without meaning where it is not."""
+    limbs, borrow = [], torch.zeros_like(a[:, :1])
+    for limb in (a - b).split(1, dim=1):
         limb = limb + borrow  # -1 where something was borrowed
         borrow = limb >> 63
         limbs.append(limb + ((1 << LIMB) & borrow))
-    return torch.stack(limbs, dim=1), borrow == 0
+    return torch.cat(limbs, dim=1), borrow == 0

@@ -173,16 +173,17 @@ def draw_expressions(count: int, length: int, generator: torch.Generator) -> Exp
     size = torch.full((count,), length)
     sign = torch.ones(count, dtype=torch.int64)
     while len(start):
-        bracketed = size >= 3
-        flat_tokens[start[bracketed]] = OPEN
-        flat_tokens[(start + size - 1)[bracketed]] = CLOSE
-        split = size >= 5
+        bracketed = (size >= 3).nonzero()[:, 0]
+        opens = start[bracketed]
+        flat_tokens[opens] = OPEN
+        flat_tokens[opens + size[bracketed] - 1] = CLOSE
 
-        leaf_start, leaf_size, leaf_sign = start[~split], size[~split], sign[~split]
-        digit = leaf_start + leaf_size // 2  # of d, -d, (d), (-d): at 0, 1, 1, 2
-        negative = leaf_size % 2 == 0
-        flat_tokens[digit[negative] - 1] = MINUS
-        flat_coefficients[digit] = torch.where(negative, -leaf_sign, leaf_sign)
+        leaf, split = (size < 5).nonzero()[:, 0], (size >= 5).nonzero()[:, 0]
+        leaf_size = size[leaf]
+        digit = start[leaf] + (leaf_size >> 1)  # of d, -d, (d), (-d): at 0, 1, 1, 2
+        positive = leaf_size & 1
+        flat_tokens[digit[(positive == 0).nonzero()[:, 0]] - 1] = MINUS
+        flat_coefficients[digit] = sign[leaf] * (2 * positive - 1)
 
         start, size, sign = start[split], size[split], sign[split]
         left = 1 + (torch.rand(len(start), generator=generator) * (size - 4)).long().clamp(max=size - 5)

@@ -11,6 +11,7 @@ are named in the description of the data.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -176,11 +177,13 @@ class SyntheticTask(Task):
         if split == LONGER or not self._shared_out(size):
             return self.draw(count, size, generator)
         share = (BUCKETS - 2) / BUCKETS if split == TRAIN else 1 / BUCKETS
-        found = self.draw(0, size, generator)
-        while found.size < count:
-            drawn = self.draw(int((count - found.size) / share * 1.1) + 8, size, generator)
-            found = _join(found, drawn.select(split_of(drawn.source) == (TRAIN, VALIDATION, TEST).index(split)))
-        return found.select(slice(count))
+        found, left = [], count
+        while left > 0:
+            drawn = self.draw(int(left / share * 1.1) + 8, size, generator)
+            belongs = (split_of(drawn.source) == (TRAIN, VALIDATION, TEST).index(split)).nonzero()[:, 0]
+            found.append(drawn.select(belongs[:left]))
+            left -= found[-1].size
+        return functools.reduce(_join, found)
 
     def _shared_out(self, size: int) -> bool:
         return self.space(size) >= SMALLEST_SHARED_SPACE
