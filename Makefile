@@ -2,7 +2,7 @@
 # make test         set up, check style and types, run the tests
 # make bench        time the models' parts side by side (pytest-benchmark); JSON in benchmarks/
 # make bench-compare  the same, and fail where the median is more than a quarter above that of the last `make bench`
-# make bench-peers  the models against torch.nn.Transformer, BART and nn.LSTM
+# make bench-peers  the models against torch.nn.Transformer, BART and nn.LSTM; on a GPU with ARGS="--device cuda"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -33,7 +33,7 @@ bench-compare: install-dev
 
 bench-peers: install-dev
 	$(BIN)/python -m pip install --quiet -e ".[dev,peers]" -c constraints.txt
-	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/peers.py $(ROWS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/peers.py $(ARGS)
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev

@@ -1,11 +1,13 @@
 """The suite's models against others of the same sizes: ``make bench-peers`` prints a table of ratios.
 
 Peers: torch.nn.Transformer, BART of the library transformers (the extra ``peers``), and bare nn.LSTM stacks. One
-process, one thread, float32; both sides of a ratio are timed in turn, and it is that of their medians.
+process, one thread, float32; on a GPU (``ARGS="--device cuda"``) under autocast to bfloat16. Both sides of a ratio are
+timed in turn, and it is that of their medians.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import sys
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from analysis import scaling
 from experiments import efficiency, evaluation, memory, training
 from experiments.config import Efficiency, Training
-from experiments.environment import prepare_processor
+from experiments.environment import hardware, prepare_processor
 from experiments.run import Checkpoints, Place, load_task
 from experiments.state import RunState
 from experiments.stores import open_store
@@ -37,9 +39,10 @@ from models.decoding import greedy
 from models.interface import EOS, EncoderDecoder
 from models.registry import build
 
-CPU = torch.device("cpu")
 SIZES, LENGTHS = (64, 128), (32, 128)
 LAYERS, HEADS, VOCABULARY, BATCH, TOKENS = 2, 4, 32, 64, 128
+UPDATES = 600  # of the run whose bookkeeping is measured
+LARGE_SIZE, LARGE_LAYERS, LARGE_LENGTH = 512, 6, 512  # on a GPU: of the model that is to fill it
 ROUNDS, WARMUP = 11, 2
 DIMENSIONS = Dimensions(VOCABULARY, VOCABULARY, same_symbols=False, max_length=2048)
 
@@ -58,13 +61,9 @@ class Row:
 # --- the models ------------------------------------------------------------------------------------------------------
 
 
-def transformer_config(size: int, positions: str = "learned") -> TransformerConfig:
+def transformer_config(size: int, layers: int = LAYERS) -> TransformerConfig:
     return TransformerConfig(
-        layers=LAYERS,
-        num_heads=HEADS,
-        positions=positions,  # type: ignore[arg-type]
-        hidden_size=size,
-        feedforward_size=4 * size,
+        layers=layers, num_heads=HEADS, positions="learned", hidden_size=size, feedforward_size=4 * size
     )
 
 
@@ -85,8 +84,8 @@ class TorchTransformer(nn.Module):
         self.output = nn.Linear(size, VOCABULARY)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        places = torch.arange(target.shape[1])
-        mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
+        places = torch.arange(target.shape[1], device=target.device)
+        mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1], device=target.device)
         x = self.source(source) + self.positions(places[: source.shape[1]])
         y = self.target(target) + self.positions(places)
         return self.output(self.body(x, y, tgt_mask=mask, tgt_is_causal=True))
@@ -134,32 +133,49 @@ def bart(size: int) -> Any:
     return BartForConditionalGeneration(config)
 
 
-def ours(config: ModelConfig) -> EncoderDecoder:
+def ours(config: ModelConfig, device: torch.device) -> EncoderDecoder:
     torch.manual_seed(0)
-    return build(config, DIMENSIONS)
+    return build(config, DIMENSIONS).to(device)
+
+
+def tokens(*shape: int, device: torch.device) -> Tensor:
+    """Random symbols, none of them special."""
+    return torch.randint(3, VOCABULARY, shape, device=device)
+
+
+def precision(device: torch.device) -> torch.autocast:
+    """In which both sides of a ratio work: float32 on a processor, bfloat16 on a GPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=on_gpu(device))
+
+
+def on_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 # --- the clock -------------------------------------------------------------------------------------------------------
 
 
-def medians(*works: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
+def medians(device: torch.device, *works: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
     """Median seconds of each work, all timed in turn."""
     seconds: list[list[float]] = [[] for _ in works]
     for repetition in range(WARMUP + rounds):
         for taken, work in zip(seconds, works, strict=True):
-            one = timed(work, CPU)
+            one = timed(work, device)
             if repetition >= WARMUP:
                 taken.append(one)
     return [statistics.median(taken) for taken in seconds]
 
 
-def training_step(model: nn.Module, logits: Callable[[Tensor, Tensor], Tensor], length: int) -> Callable[[], None]:
-    source, target_in, target = torch.randint(3, VOCABULARY, (3, BATCH, length))
+def training_step(
+    model: nn.Module, logits: Callable[[Tensor, Tensor], Tensor], length: int, device: torch.device
+) -> Callable[[], None]:
+    source, target_in, target = tokens(3, BATCH, length, device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     model.train()
 
     def step() -> None:
-        loss = F.cross_entropy(logits(source, target_in).flatten(0, 1), target.flatten())
+        with precision(device):
+            loss = F.cross_entropy(logits(source, target_in).flatten(0, 1), target.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -167,9 +183,9 @@ def training_step(model: nn.Module, logits: Callable[[Tensor, Tensor], Tensor], 
     return step
 
 
-def step_of_ours(config: ModelConfig, length: int) -> Callable[[], None]:
-    model, lengths = ours(config), torch.full((BATCH,), length)
-    return training_step(model, lambda source, target: model(source, target, lengths), length)
+def step_of_ours(config: ModelConfig, length: int, device: torch.device) -> Callable[[], None]:
+    model, lengths = ours(config, device), torch.full((BATCH,), length)
+    return training_step(model, lambda source, target: model(source, target, lengths), length, device)
 
 
 # --- the rows --------------------------------------------------------------------------------------------------------
@@ -179,46 +195,48 @@ def ratio(what: str, where: str, bar: float, peer: float, own: float) -> Row:
     return Row(what, where, f"≥ {bar:.2f}×", peer / own, peer / own >= bar)
 
 
-def training_rows() -> Iterator[Row]:
+def training_rows(device: torch.device) -> Iterator[Row]:
     for size in SIZES:
         for length in LENGTHS:
             where = f"d {size}, length {length}"
-            plain, library = TorchTransformer(size), bart(size)
+            plain, library = TorchTransformer(size).to(device), bart(size).to(device)
 
             def of_bart(source: Tensor, target: Tensor, library: Any = library) -> Tensor:
                 return library(input_ids=source, decoder_input_ids=target, use_cache=False).logits
 
             own, torchs, barts = medians(
-                step_of_ours(transformer_config(size), length),
-                training_step(plain, plain, length),
-                training_step(library, of_bart, length),
+                device,
+                step_of_ours(transformer_config(size), length, device),
+                training_step(plain, plain, length, device),
+                training_step(library, of_bart, length, device),
             )
             yield ratio("Transformer training step / torch.nn.Transformer", where, 1.15, torchs, own)
             yield ratio("Transformer training step / BART", where, 1.05, barts, own)
 
 
-def lstm_rows() -> Iterator[Row]:
+def lstm_rows(device: torch.device) -> Iterator[Row]:
     for size in SIZES:
         for length in LENGTHS:
             where = f"d {size}, length {length}"
-            bare = BareLSTM(size)
+            bare = BareLSTM(size).to(device)
             own, attending, bares = medians(
-                step_of_ours(lstm_config(size), length),
-                step_of_ours(lstm_config(size, "general"), length),
-                training_step(bare, bare, length),
+                device,
+                step_of_ours(lstm_config(size), length, device),
+                step_of_ours(lstm_config(size, "general"), length, device),
+                training_step(bare, bare, length, device),
             )
             yield ratio("LSTM training step / bare nn.LSTM", where, 0.95, bares, own)
             yield ratio("LSTM + attention training step / LSTM", where, 0.85, own, attending)
 
 
 @torch.inference_mode()
-def decoding_rows() -> Iterator[Row]:
+def decoding_rows(device: torch.device) -> Iterator[Row]:
     for size in SIZES:
-        model, library = ours(transformer_config(size)).eval(), bart(size).eval()
+        model, library = ours(transformer_config(size), device).eval(), bart(size).to(device).eval()
         model.decoder.output.bias.data[EOS] = -1e9  # nothing ends early
         library.generation_config.forced_eos_token_id = None
         for batch, bar in ((1, 3.0), (BATCH, 2.0)):
-            source, lengths = torch.randint(3, VOCABULARY, (batch, 32)), torch.full((batch,), 32)
+            source, lengths = tokens(batch, 32, device=device), torch.full((batch,), 32)
             cached = partial(greedy, model, source, TOKENS, lengths)
             generate = partial(
                 library.generate,
@@ -229,20 +247,23 @@ def decoding_rows() -> Iterator[Row]:
                 num_beams=1,
                 do_sample=False,
             )
-            assert cached().shape[1] == generate().shape[1] - 1 == TOKENS
-            own, barts = medians(cached, generate, rounds=5)
+            with precision(device):
+                assert cached().shape[1] == generate().shape[1] - 1 == TOKENS
+                own, barts = medians(device, cached, generate, rounds=5)
             yield ratio("Transformer cached greedy decoding / BART", f"d {size}, batch {batch}", bar, barts, own)
-        plain = efficiency.random_batch(Efficiency(lengths=(32,), batch_size=BATCH), 32, torch.Generator())
-        own, naive = medians(cached, partial(efficiency.generate_naively, model, plain, TOKENS), rounds=3)
+        plain = efficiency.random_batch(Efficiency(lengths=(32,), batch_size=BATCH), 32, torch.Generator()).to(device)
+        with precision(device):
+            own, naive = medians(device, cached, partial(efficiency.generate_naively, model, plain, TOKENS), rounds=3)
         yield ratio("Transformer cached / naive decoding", f"d {size}, batch {BATCH}", 15.0, naive, own)
 
 
 @torch.inference_mode()
-def step_rows() -> Iterator[Row]:
+def step_rows(device: torch.device) -> Iterator[Row]:
     for size in SIZES:
-        model, bare = ours(lstm_config(size)).eval(), BareLSTM(size).eval()
-        start = model.start(model.encode(torch.randint(3, VOCABULARY, (1, 32))), TOKENS)
-        token = torch.tensor([5])
+        model, bare = ours(lstm_config(size), device).eval(), BareLSTM(size).to(device).eval()
+        with precision(device):
+            start = model.start(model.encode(tokens(1, 32, device=device)), TOKENS)
+        token = tokens(1, device=device)
 
         def own_steps(model: EncoderDecoder = model, start: Any = start, token: Tensor = token) -> None:
             state = start
@@ -255,19 +276,22 @@ def step_rows() -> Iterator[Row]:
                 states, state = bare.decoder(bare.target(token[:, None]), state)
                 bare.output(states[:, 0])
 
-        own, bares = medians(own_steps, bare_steps)
+        with precision(device):
+            own, bares = medians(device, own_steps, bare_steps)
         yield ratio("LSTM step / stepping nn.LSTM", f"d {size}, batch 1", 3.0, bares, own)
 
 
-def memory_rows() -> Iterator[Row]:
+def memory_rows(device: torch.device) -> Iterator[Row]:
     lengths = (512, 1024, 2048)
     for size in SIZES:
         settings = Efficiency(lengths=lengths, batch_size=4)
         config = transformer_config(size)
         peaks = []
         for length in lengths:
-            work = partial(efficiency.train_anew, config, settings, length, CPU, False)
-            found = memory.peak(partial(efficiency.train_anew, config, settings, 1, CPU, False), work, CPU)
+            rehearsal, work = (
+                partial(efficiency.train_anew, config, settings, one, device, on_gpu(device)) for one in (1, length)
+            )
+            found = memory.peak(rehearsal, work, device)
             assert found is not None
             peaks.append(found)
         exponent = scaling.fit(lengths, peaks).exponent
@@ -276,19 +300,21 @@ def memory_rows() -> Iterator[Row]:
         )
 
 
-def peak_rows() -> Iterator[Row]:
-    size = 128
-    for length in LENGTHS:
-        before = efficiency.matmul_flops_per_second(CPU, False)
-        (own,) = medians(step_of_ours(transformer_config(size), length))
-        peak = max(before, efficiency.matmul_flops_per_second(CPU, False))
-        share = BATCH * training_flops(transformer_config(size), length, length, VOCABULARY) / own / peak
-        yield Row(
-            "Transformer's share of the matmul peak", f"d {size}, length {length}", "≥ 0.65", share, share >= 0.65
-        )
+def peak_rows(device: torch.device) -> Iterator[Row]:
+    shapes = [(128, LAYERS, length) for length in LENGTHS]
+    if on_gpu(device):
+        shapes.append((LARGE_SIZE, LARGE_LAYERS, LARGE_LENGTH))
+    for size, layers, length in shapes:
+        config = transformer_config(size, layers)
+        before = efficiency.matmul_flops_per_second(device, on_gpu(device))
+        (own,) = medians(device, step_of_ours(config, length, device))
+        peak = max(before, efficiency.matmul_flops_per_second(device, on_gpu(device)))
+        share = BATCH * training_flops(config, length, length, VOCABULARY) / own / peak
+        where = f"d {size}, {layers}+{layers} layers, length {length}"
+        yield Row("Transformer's share of the matmul peak", where, "≥ 0.65", share, share >= 0.65)
 
 
-def bookkeeping_rows() -> Iterator[Row]:
+def bookkeeping_rows(device: torch.device) -> Iterator[Row]:
     """What a training run spends in tracking, and in evaluation outside of the model."""
     spent = {"tracking": 0.0, "evaluation": 0.0, "model": 0.0}
 
@@ -306,7 +332,7 @@ def bookkeeping_rows() -> Iterator[Row]:
     data = load_task(task, None)
     config = transformer_config(64)
     torch.manual_seed(0)
-    model = build(config, data.dimensions)
+    model = build(config, data.dimensions).to(device)
     real_evaluate, real_decode = evaluation.evaluate, evaluation._decode
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"sqlite:///{Path(folder) / 'mlflow.db'}", "bookkeeping", "")
@@ -324,7 +350,7 @@ def bookkeeping_rows() -> Iterator[Row]:
             return forward(*arguments) if model.training else clocked("model", forward)(*arguments)
 
         model.forward = only_in_evaluation  # type: ignore[assignment]
-        settings = Training(steps=600, batch_size=BATCH, learning_rate=1e-3, evaluate_every=200)
+        settings = Training(steps=UPDATES, batch_size=BATCH, learning_rate=1e-3, evaluate_every=UPDATES // 3)
         start = time.perf_counter()
         training.train(
             model,
@@ -334,7 +360,7 @@ def bookkeeping_rows() -> Iterator[Row]:
             headline=task.headline,
             metrics=task.metrics,
             seed=0,
-            device=CPU,
+            device=device,
             recorder=tracked,
             keeper=keeper,
             watch=lambda status: None,
@@ -343,11 +369,11 @@ def bookkeeping_rows() -> Iterator[Row]:
         training.evaluate, evaluation._decode = real_evaluate, real_decode
         tracked.finish("FINISHED")
     share = (spent["tracking"] + spent["evaluation"] - spent["model"]) / total
-    where = f"d 64, reverse, 600 steps, {total:.0f} s"
+    where = f"d 64, reverse, {UPDATES} steps, {total:.0f} s"
     yield Row("tracking and evaluation's bookkeeping, share of a run", where, "≤ 0.01", share, share <= 0.01)
 
 
-ROWS: dict[str, Callable[[], Iterator[Row]]] = {
+ROWS: dict[str, Callable[[torch.device], Iterator[Row]]] = {
     "training": training_rows,
     "lstm": lstm_rows,
     "decoding": decoding_rows,
@@ -360,20 +386,23 @@ ROWS: dict[str, Callable[[], Iterator[Row]]] = {
 
 def main() -> None:
     """Prints the rows that the command line names; all without any."""
-    chosen = sys.argv[1:] or list(ROWS)
-    unknown = sorted(set(chosen) - set(ROWS))
-    if unknown:
-        sys.exit(f"bench-peers: no rows named {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    parser = argparse.ArgumentParser(prog="bench-peers", description=__doc__)
+    parser.add_argument("rows", nargs="*", choices=[[], *ROWS], default=[], metavar="ROWS", help=", ".join(ROWS))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
     prepare_processor()
     line = "{:<56} {:<38} {:>8} {:>8}  {}"
     print(line.format("what", "where", "bar", "found", ""), flush=True)
-    for name in chosen:
-        for row in ROWS[name]():
+    for name in arguments.rows or ROWS:
+        for row in ROWS[name](device):
             found = f"{row.found:.3f}"
             print(line.format(row.what, row.where, row.bar, found, "" if row.met else "missed"), flush=True)
+    precise = "bfloat16" if on_gpu(device) else "one thread, float32"
     load = os.getloadavg()[0]
     print(
-        f"torch {torch.__version__}, one thread, float32, medians of {ROUNDS} rounds in turn; load average {load:.1f}"
+        f"{hardware(device)}, torch {torch.__version__}, {precise}, medians of {ROUNDS} rounds in turn; "
+        f"load average {load:.1f}"
     )
 
 
