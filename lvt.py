@@ -6,15 +6,13 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from experiments.console import console, stop, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
 CAMPAIGN = "campaign"  # in place of a grid
@@ -137,41 +135,27 @@ def plan(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Show the runs of a grid, what is done already, and how well the models are matched. Nothing is run or written."""
+    """Show the runs of a grid, what is done already, and how well the models are matched. Nothing is run or written.
+
+    Of `campaign`, how much is done of each of its grids.
+    """
     import json
-    from functools import partial
 
-    from experiments.launching import device_of, loaded_grid, past_of, results_of, seconds_of, sizes_of
-    from experiments.planning import planned
-    from experiments.progress import duration
-    from experiments.schema import TUNING
+    from experiments.campaign import Member
+    from experiments.launching import campaign_of, device_of
+    from experiments.planning import plan_of, show_campaign, show_grid
 
-    loaded = loaded_grid(grid, profile, overrides or [])
-    chosen = device_of(device)
-    store, past = past_of(_uri(tracking_uri), loaded)
-    found = {} if store is None else results_of(loaded.tunings, store, past.failed)
-    choices = [tuning.choose(found, chosen) for tuning in loaded.tunings]
-    sizes = sizes_of(loaded, data, [trial for choice in choices for trial in choice.trials])
-    runs = [one for one in loaded.runs if one.phase != TUNING]
-    seconds = partial(seconds_of, data=data, device=chosen) if estimate else None
-    rows = planned(runs, choices, sizes, past, chosen, seconds)
+    chosen, campaign = device_of(device), grid == CAMPAIGN
+    replaced = tuple(overrides or ())
+    members = campaign_of(profile, replaced) if campaign else (Member(grid, profile, replaced),)
+    plans = [plan_of(member, chosen, data, _uri(tracking_uri), estimate=estimate) for member in members]
     if as_json:
-        typer.echo(json.dumps({"grid": loaded.name, "device": chosen, "runs": rows}, indent=1))
-        return
-    out = console()
-    columns: dict[str, Callable[[Any], str]] = {
-        **{"kind": str, "task": str, "model": str, "seed": str},
-        **({"phase": str, "trial": str, "tuned": str} if loaded.tunings else {}),
-        **{"parameters": "{:,}".format, "off_budget": "{:+.2%}".format, "key": str, "state": str},
-        **({"seconds": duration} if estimate else {}),
-    }
-    cells = [["" if row[name] is None else show(row[name]) for name, show in columns.items()] for row in rows]
-    titles = [name.replace("_", " ") for name in columns]
-    out.print(table(titles, cells, right=["seed", "trial", "parameters", "off budget", "seconds"]))
-    out.print(f"{len(rows)} runs on {chosen}: {loaded.description}")
-    if estimate:
-        left = sum(row["seconds"] or 0 for row in rows if row["state"] not in ("finished", "pruned"))
-        out.print(f"to do, one after another, runs of kind learn only: {duration(left)}")
+        contents = [{"grid": one.grid, "command": one.command, "device": chosen, "runs": one.rows} for one in plans]
+        typer.echo(json.dumps(contents if campaign else contents[0], indent=1))
+    elif campaign:
+        show_campaign(plans)
+    else:
+        show_grid(plans[0])
 
 
 @app.command()

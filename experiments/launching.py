@@ -18,7 +18,7 @@ import torch
 import typer
 from rich.console import Console
 
-from experiments.campaign import CAMPAIGN
+from experiments.campaign import CAMPAIGN, Member
 from experiments.config import EfficiencyRun, LearnRun, Run, run_key
 from experiments.console import console, stop, table
 from experiments.data import DataError
@@ -140,13 +140,8 @@ def command_line(grid: str, profile: str | None, overrides: Sequence[str]) -> st
 
 def run_campaign(profile: str | None, overrides: Sequence[str], how: How) -> None:
     """Runs one grid of the campaign after another; what failed in one does not stop the next."""
-    chosen = profile or next(iter(CAMPAIGN))
-    if chosen not in CAMPAIGN:
-        stop(f"--profile {chosen}: the campaign's are {', '.join(CAMPAIGN)}")
-    if overrides:
-        stop("--set: the campaign is run as it is; run its grids one by one to change them")
     failed = []
-    for member in CAMPAIGN[chosen]:
+    for member in campaign_of(profile, overrides):
         try:
             run_grid(member.grid, member.profile, member.overrides, how)
         except typer.Exit as end:
@@ -158,6 +153,16 @@ def run_campaign(profile: str | None, overrides: Sequence[str], how: How) -> Non
 
 
 # --- what a grid asks for, and what is done of it --------------------------------------------------------------------
+def campaign_of(profile: str | None, overrides: Sequence[str]) -> tuple[Member, ...]:
+    """The grids of the campaign, of its first profile where none is named; refuses one that it has not."""
+    chosen = profile or next(iter(CAMPAIGN))
+    if chosen not in CAMPAIGN:
+        stop(f"--profile {chosen}: the campaign's are {', '.join(CAMPAIGN)}")
+    if overrides:
+        stop("--set: the campaign is run as it is; run its grids one by one to change them")
+    return CAMPAIGN[chosen]
+
+
 def loaded_grid(grid: str, profile: str | None, overrides: Sequence[str]) -> Grid:
     """A bundled grid or a file; refuses what is none."""
 

@@ -1,14 +1,25 @@
-"""What a grid will do, and what of it is done: a row for every run, also where its settings are still to be chosen."""
+"""What `lvt plan` shows: what a grid will do, and what of it is done.
+
+There is a row for every run, also where its settings are still to be chosen. What is refused ends the command, with a
+message.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments.campaign import Member
 from experiments.config import LearnRun, Run, run_key
+from experiments.console import console, table
+from experiments.launching import command_line, loaded_grid, past_of, results_of, seconds_of, sizes_of
+from experiments.progress import duration
 from experiments.schema import FINAL, TUNING
 from experiments.stores import Past
 from experiments.trials import Choice
@@ -17,6 +28,98 @@ from models.cost import count_parameters, on_meta
 from models.matching import match_error
 
 Sizes = Mapping[Run, tuple[ModelConfig, Dimensions]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a grid will do.
+
+    Attributes:
+        grid: its name.
+        description: what it compares.
+        command: that runs it.
+        device: on which.
+        tunes: whether models are tuned in it.
+        rows: see `planned`.
+    """
+
+    grid: str
+    description: str
+    command: str
+    device: str
+    tunes: bool
+    rows: list[dict[str, Any]]
+
+    @property
+    def states(self) -> Counter[str]:
+        """State → how many runs are in it."""
+        return Counter(row["state"] for row in self.rows)
+
+    @property
+    def left(self) -> list[dict[str, Any]]:
+        """The rows of what running it again would execute."""
+        return [row for row in self.rows if row["state"] not in ("finished", "pruned", "failed")]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it will take, one run after another, those of kind learn only; None where it was not asked for."""
+        if not all("seconds" in row for row in self.rows):
+            return None
+        return sum(row["seconds"] or 0 for row in self.left)
+
+
+def plan_of(member: Member, device: str, data: Path | None, uri: str, *, estimate: bool) -> Plan:
+    """Of a grid; nothing is run or written.
+
+    Args:
+        member: the grid, as `lvt run` takes it.
+        device: "cpu" or "cuda".
+        data: folder of the real corpora.
+        uri: of the store, which may not exist yet.
+        estimate: whether some steps are tried, to say how long the runs will take.
+    """
+    loaded = loaded_grid(member.grid, member.profile, member.overrides)
+    store, past = past_of(uri, loaded)
+    found = {} if store is None else results_of(loaded.tunings, store, past.failed)
+    choices = [tuning.choose(found, device) for tuning in loaded.tunings]
+    sizes = sizes_of(loaded, data, [trial for choice in choices for trial in choice.trials])
+    runs = [one for one in loaded.runs if one.phase != TUNING]
+    seconds = partial(seconds_of, data=data, device=device) if estimate else None
+    rows = planned(runs, choices, sizes, past, device, seconds)
+    command = command_line(member.grid, member.profile, member.overrides)
+    return Plan(loaded.name, loaded.description, command, device, bool(loaded.tunings), rows)
+
+
+def show_grid(plan: Plan) -> None:
+    """Prints every run of a grid."""
+    out, estimated = console(), plan.seconds_left is not None
+    columns: dict[str, Callable[[Any], str]] = {
+        **{"kind": str, "task": str, "model": str, "seed": str},
+        **({"phase": str, "trial": str, "tuned": str} if plan.tunes else {}),
+        **{"parameters": "{:,}".format, "off_budget": "{:+.2%}".format, "key": str, "state": str},
+        **({"seconds": duration} if estimated else {}),
+    }
+    cells = [["" if row[name] is None else show(row[name]) for name, show in columns.items()] for row in plan.rows]
+    titles = [name.replace("_", " ") for name in columns]
+    out.print(table(titles, cells, right=["seed", "trial", "parameters", "off budget", "seconds"]))
+    out.print(f"{len(plan.rows)} runs on {plan.device}: {plan.description}")
+    if plan.seconds_left is not None:
+        out.print(f"to do, one after another, runs of kind learn only: {duration(plan.seconds_left)}")
+
+
+def show_campaign(plans: Sequence[Plan]) -> None:
+    """Prints how much is done of each grid of the campaign."""
+    out = console()
+    counts = ["runs", "finished", "failed", "to do"]
+    times = [plan.seconds_left for plan in plans]
+    cells = [
+        [plan.command, *map(str, (len(plan.rows), plan.states["finished"], plan.states["failed"], len(plan.left)))]
+        + ([] if plan.seconds_left is None else [duration(plan.seconds_left)])
+        for plan in plans
+    ]
+    timed = ["time left"] if None not in times else []
+    out.print(table(["command", *counts, *timed], cells, right=[*counts, *timed]))
+    out.print(f"{sum(len(plan.left) for plan in plans)} runs to do on {plans[0].device}")
 
 
 def planned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,27 @@ def test_one_grid_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "all 1 runs are finished" in found.output
     assert "seed 3" in found.output
 
+    planned = CliRunner().invoke(app, ["plan", "campaign", "--device", "cpu", "--tracking-uri", uri, "--json"])
+    grids = json.loads(planned.output)
+    assert [grid["command"].split()[2:] for grid in grids] == [[str(broken)], [str(whole), "--set", "seed=3"]]
+    assert [[run["state"] for run in grid["runs"]] for grid in grids] == [["failed"], ["finished"]]
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = CliRunner().invoke(app, ["plan", "campaign", "--device", "cpu", "--tracking-uri", uri]).output
+    assert [line.split()[-4:] for line in shown.splitlines()[1:3]] == [["1", "0", "1", "0"], ["1", "1", "0", "0"]]
+    elsewhere = f"sqlite:///{tmp_path / 'other.db'}"
+    untouched = (
+        CliRunner()
+        .invoke(app, ["plan", "campaign", "--device", "cpu", "--tracking-uri", elsewhere, "--estimate"])
+        .output
+    )
+    assert untouched.splitlines()[-1] == "2 runs to do on cpu"
+    assert "time left" in untouched
+    assert not (tmp_path / "other.db").exists()
 
-def test_what_it_refuses() -> None:
-    other = CliRunner().invoke(app, ["run", "campaign", "--profile", "large"])
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_what_it_refuses(command: str) -> None:
+    other = CliRunner().invoke(app, [command, "campaign", "--profile", "large"])
     assert (other.exit_code, "small, full" in other.output) == (2, True)
-    changed = CliRunner().invoke(app, ["run", "campaign", "--set", "seed=0"])
+    changed = CliRunner().invoke(app, [command, "campaign", "--set", "seed=0"])
     assert (changed.exit_code, "run as it is" in changed.output) == (2, True)
