@@ -146,7 +146,7 @@ def test_a_model_that_was_not_trained_decides_nothing_after_training() -> None:
     found = entry(table(gradient_rows(halves, accuracy={"lstm": 0.6})))
     assert found.verdict is Verdict.SUPPORTED
     assert [part[0] for part in found.parts] == ["the initial weights, needle"]
-    assert found.why == "LSTM is not trained on needle: 60.0% at distance 1 already"
+    assert found.why == "LSTM is not trained on needle: 60.0 % at distance 1 already"
 
 
 def test_gates_sizes_and_lone_models_keep_it_open() -> None:

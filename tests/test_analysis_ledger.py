@@ -210,7 +210,8 @@ def test_gates_and_matching_keep_runs_out() -> None:
     larger = (runs["metric"] == s.BUDGET) & (runs["model"] == "lstm")
     found = entry(runs.assign(value=runs["value"].mask(larger, 200_000)), "2.1")
     assert found.verdict is Verdict.NOT_MEASURED
-    assert found.left_out == ("recall: the models differ in size",)
+    assert [str(one) for one in found.left_out] == ["recall: the models differ in size"]
+    assert found.left_out_briefly == "1 left out: models not matched"
     failed = runs.assign(
         status=[
             "FAILED" if m == "lstm" and n == 0 else "FINISHED" for m, n in zip(runs["model"], runs["seed"], strict=True)
@@ -224,7 +225,8 @@ def test_what_fails_at_the_nearest_is_not_trained() -> None:
     near = (runs["at"] == 1) & (runs["model"] == "lstm")
     found = entry(runs.assign(value=runs["value"].mask(near, 0.6)), "2.1")
     assert found.verdict is Verdict.NOT_MEASURED
-    assert found.left_out == ("LSTM is not trained on recall: 60.0 % at distance 1 already",)
+    assert [str(one) for one in found.left_out] == ["LSTM is not trained on recall: 60.0 % at distance 1 already"]
+    assert found.left_out_briefly == "1 left out: LSTM not trained"
 
 
 def beyond(name: str, language: str, lstm: float, transformer: float, in_range: float = 0.99) -> list[dict[str, Any]]:

@@ -18,7 +18,10 @@ from analysis.claims.base import (
     Claim,
     Decision,
     Finding,
+    LeftOut,
     NotDecided,
+    not_matched,
+    not_trained,
 )
 from analysis.claims.costs import at_longest, cost_samples
 from analysis.claims.rules import LEAST_SEEDS, Part, Rule, Ruling, Sample, Verdict, pooled
@@ -47,17 +50,18 @@ def decide_gap_closed(evidence: pd.DataFrame) -> Decision | NotDecided:
     the interval shown is that of the share (Fieller). The Transformer must be trained on the task; the LSTM need not
     be: what it lacks is the gap.
     """
-    samples, scores, left_out = [], [], []
+    samples, scores = [], []
+    left_out: list[LeftOut] = []
     for contest in contests(evidence):
         found = _paired_scores(contest)
         if found is None or float(np.mean(found[2] - found[0])) < WORTH_CLOSING:
             continue
         labels = [str(stand_in(contest.rows["model"], base)) for base in (LSTM, ATTENTION, TRANSFORMER)]
         if reason := contest.unmatched(*labels):
-            left_out.append(f"{contest.name}: {reason}")
+            left_out.append(not_matched(contest.name, reason))
         elif contest.untrained(reached := contest.in_range(labels[2])):
             percent = contest.quantity.number(reached)
-            left_out.append(f"{units.model_name(labels[2])} is not trained on {contest.name}: {percent} % in range")
+            left_out.append(not_trained(labels[2], contest.name, percent, "in range"))
         else:
             lstm, attention, transformer = found
             half = (attention - lstm) - HALF * (transformer - lstm)

@@ -56,6 +56,33 @@ SHARE = Scale(units.Quantity("share of the gap closed", "%", 100.0, ".0f"))
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Something that a claim does not count.
+
+    Attributes:
+        cause: in a few words: ``"LSTM not trained"``.
+        sentence: of which task, and the number behind it.
+    """
+
+    cause: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def not_trained(model: str, task: str, percent: str, where: str) -> LeftOut:
+    """A model (its label) that reached no more than `percent` of the `task`, which decides nothing there."""
+    name = units.model_name(model)
+    return LeftOut(f"{name} not trained", f"{name} is not trained on {task}: {percent} % {where}")
+
+
+def not_matched(task: str, reason: str) -> LeftOut:
+    """A task whose models are of other sizes than they should be."""
+    return LeftOut("models not matched", f"{task}: {reason}")
+
+
+@dataclass(frozen=True)
 class Decision:
     """A claim decided: the ruling, the clause that states its numbers, and what does not count, with the reason.
 
@@ -64,7 +91,7 @@ class Decision:
 
     ruling: Ruling
     clause: str  # "pooled over 3 tasks the Transformer leads by …", without a full stop
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     effect: Interval | None = None
 
 
@@ -72,7 +99,7 @@ class Decision:
 class NotDecided:
     """Nothing to decide a claim on, and why."""
 
-    left_out: tuple[str, ...] = field(default=())
+    left_out: tuple[LeftOut, ...] = field(default=())
 
 
 @dataclass(frozen=True)

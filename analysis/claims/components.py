@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import ablations, units
-from analysis.claims.base import GAIN, Claim, Decision, NotDecided
+from analysis.claims.base import GAIN, Claim, Decision, LeftOut, NotDecided, not_matched, not_trained
 from analysis.claims.rules import ACCURACY_MARGIN, Rule, Sample, pooled
 from analysis.claims.wording import tasks_count
 from analysis.evidence import contests
@@ -48,7 +48,8 @@ def _claim(full: str, variant: str) -> Claim:
 
 def decide_component(evidence: pd.DataFrame, full: str, variant: str) -> Decision | NotDecided:
     """5.*: full model minus variant in range, pooled over the tasks on which the full model is trained."""
-    samples, left_out = [], []
+    samples: list[Sample] = []
+    left_out: list[LeftOut] = []
     for contest in contests(evidence):
         if contest.quantity.unit != "%":
             continue
@@ -57,9 +58,9 @@ def decide_component(evidence: pd.DataFrame, full: str, variant: str) -> Decisio
             continue
         if contest.untrained(reached := contest.in_range(full)):
             percent = contest.quantity.number(reached)
-            left_out.append(f"{units.model_name(full)} is not trained on {contest.name}: {percent} % in range")
+            left_out.append(not_trained(full, contest.name, percent, "in range"))
         elif reason := contest.unmatched(full, variant):
-            left_out.append(f"{contest.name}: {reason}")
+            left_out.append(not_matched(contest.name, reason))
         else:
             samples.append(Sample(contest.name, gaps, contest.runs_of(full, variant)))
     if not samples:

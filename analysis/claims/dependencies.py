@@ -13,7 +13,18 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics, units
-from analysis.claims.base import LSTM, POINTS, TRANSFORMER, Claim, Decision, Finding, NotDecided
+from analysis.claims.base import (
+    LSTM,
+    POINTS,
+    TRANSFORMER,
+    Claim,
+    Decision,
+    Finding,
+    LeftOut,
+    NotDecided,
+    not_matched,
+    not_trained,
+)
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
     LEAST_SEEDS,
@@ -46,7 +57,7 @@ class Gap:
     """A model's lead over another at one place, or why there is none that counts."""
 
     sample: Sample | None
-    reason: str = ""
+    left_out: LeftOut | None = None
 
 
 def in_range_gap(contest: Contest, kind: str, first: str, second: str) -> Gap | None:
@@ -60,15 +71,12 @@ def in_range_gap(contest: Contest, kind: str, first: str, second: str) -> Gap | 
         return None
     at, (a, b) = found
     if reason := contest.unmatched(labels[0], labels[1]):
-        return Gap(None, f"{contest.name}: {reason}")
+        return Gap(None, not_matched(contest.name, reason))
     for base, label in zip((first, second), labels, strict=True):
         easiest = contest.easiest(base, axis)
         if easiest is not None and contest.untrained(easiest[1]):
-            return Gap(
-                None,
-                f"{units.model_name(str(label))} is not trained on {contest.name}:"
-                f" {contest.quantity.number(easiest[1])} % at {axis} {easiest[0]:g} already",
-            )
+            percent = contest.quantity.number(easiest[1])
+            return Gap(None, not_trained(str(label), contest.name, percent, f"at {axis} {easiest[0]:g} already"))
     gap = contest.quantity.direction * (a - b)
     return Gap(Sample(f"{contest.name}, {axis} {at:g}", gap, contest.runs_of(labels[0], labels[1])))
 
@@ -80,7 +88,7 @@ def _decide_in_range(evidence: pd.DataFrame, kind: str, words: str) -> Decision 
         if contest.quantity.unit == "%" and (gap := in_range_gap(contest, kind, TRANSFORMER, LSTM)) is not None
     ]
     samples = [gap.sample for gap in gaps if gap.sample is not None]
-    left_out = tuple(gap.reason for gap in gaps if gap.reason)
+    left_out = tuple(gap.left_out for gap in gaps if gap.left_out is not None)
     if not samples:
         return NotDecided(left_out)
     ruling = pooled(samples, IN_RANGE, majority=True)
@@ -117,15 +125,16 @@ def out_of_range_gaps(contest: Contest) -> Iterator[Gap]:
     for label in transformers:
         where = contest.name if len(transformers) == 1 else f"{contest.name} with {units.model_name(label)}"
         if reason := contest.unmatched(label, lstm):
-            yield Gap(None, f"{where}: {reason}")
+            yield Gap(None, not_matched(where, reason))
             continue
         untrained = [
-            f"{units.model_name(one)} is not trained on {contest.name}: {contest.quantity.number(score)} % in range"
+            not_trained(one, contest.name, contest.quantity.number(score), "in range")
             for one in (lstm, label)
             if contest.untrained(score := contest.in_range(one))
         ]
         if untrained:
-            yield Gap(None, "; ".join(untrained))
+            sentence = "; ".join(one.sentence for one in untrained)
+            yield Gap(None, untrained[0] if len(untrained) == 1 else LeftOut("neither is trained", sentence))
             continue
         a, b = contest.mean_over_lengths(label), contest.mean_over_lengths(lstm)
         gap = contest.quantity.direction * (a - b).dropna().to_numpy(dtype=float)
@@ -139,15 +148,15 @@ def decide_length(evidence: pd.DataFrame) -> Decision | NotDecided:
     It is asked of formal languages alone: elsewhere what is out of range is not always longer (SCAN's new words).
     """
     classes: dict[str, list[Sample]] = {}
-    left_out: list[str] = []
+    left_out: list[LeftOut] = []
     for contest in contests(evidence):
         if contest.quantity.unit != "%" or not contest.language_class:
             continue
         for gap in out_of_range_gaps(contest):
             if gap.sample is not None:
                 classes.setdefault(contest.language_class, []).append(gap.sample)
-            else:
-                left_out.append(gap.reason)
+            elif gap.left_out is not None:
+                left_out.append(gap.left_out)
     left = tuple(dict.fromkeys(left_out))
     if not classes:
         return NotDecided(left)

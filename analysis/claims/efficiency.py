@@ -18,7 +18,9 @@ from analysis.claims.base import (
     Claim,
     Decision,
     Finding,
+    LeftOut,
     NotDecided,
+    not_matched,
 )
 from analysis.claims.costs import at_longest, crossing, log_ratio, runs_of
 from analysis.claims.rules import (
@@ -103,13 +105,13 @@ def decide_equal_cost(evidence: pd.DataFrame) -> Decision | NotDecided:
     A model's score at a budget is the best that it had reached by then: that of the checkpoint it would be stopped at.
     """
     samples: dict[tuple[str, float], list[Sample]] = {}
-    left_out: list[str] = []
+    left_out: list[LeftOut] = []
     for contest in contests(evidence):
         labels = [stand_in(contest.rows["model"], base) for base in (TRANSFORMER, LSTM)]
         if contest.quantity.unit != "%" or labels[0] is None or labels[1] is None:
             continue
         if reason := contest.unmatched(labels[0], labels[1]):
-            left_out.append(f"{contest.name}: {reason}")
+            left_out.append(not_matched(contest.name, reason))
             continue
         for clock in CLOCKS:
             for quartile, gaps in equal_cost(contest, labels[0], labels[1], clock).items():

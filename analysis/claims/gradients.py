@@ -15,7 +15,18 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics, units
-from analysis.claims.base import LSTM, TRANSFORMER, Claim, Decision, Finding, NotDecided, Scale
+from analysis.claims.base import (
+    LSTM,
+    TRANSFORMER,
+    Claim,
+    Decision,
+    Finding,
+    LeftOut,
+    NotDecided,
+    Scale,
+    not_matched,
+    not_trained,
+)
 from analysis.claims.rules import LEAST_SEEDS, Part, Rule, Sample, Verdict, exponential, part, together
 from analysis.claims.wording import the, times
 from analysis.evidence import TRAINED, stand_in, unmatched
@@ -65,17 +76,17 @@ class Fading:
         """Half-distance and whether it is censored, by seed."""
         return self.rows[self.rows["model"] == label].set_index("seed")[["half_distance", "censored"]].sort_index()
 
-    def untrained(self, label: str) -> str:
-        """Why the trained weights of a model are not: it fails at the shortest distance already; "" if they are."""
+    def untrained(self, label: str) -> LeftOut | None:
+        """Why the trained weights of a model are not: it fails at the shortest distance already; None if they are."""
         if self.phase != schema.TRAINED:
-            return ""
+            return None
         name = schema.GRADIENT_ACCURACY[schema.TRAINED]
         rows = self.runs[(self.runs["model"] == label) & (self.runs["metric"] == name)]
         at = rows["at"].min()
         right = float(rows.loc[rows["at"] == at, "value"].mean())
         if right < TRAINED:
-            return f"{units.model_name(label)} is not trained on {self.where}: {right:.1%} at distance {at:g} already"
-        return ""
+            return not_trained(label, self.where, f"{100 * right:.1f}", f"at distance {at:g} already")
+        return None
 
 
 def fadings(evidence: pd.DataFrame, what: str = NORM) -> Iterator[Fading]:
@@ -95,16 +106,16 @@ def decide_gradient(evidence: pd.DataFrame) -> Decision | NotDecided:
     parts: list[Part] = []
     said: list[str] = []
     bounds: list[str] = []
-    left_out: list[str] = []
+    left_out: list[LeftOut] = []
     for fading in fadings(evidence):
         lstm, transformer = fading.label(LSTM), fading.label(TRANSFORMER)
         if lstm is None or transformer is None:
             continue
-        reasons = [fading.untrained(lstm), fading.untrained(transformer)]
+        reasons = [reason for label in (lstm, transformer) if (reason := fading.untrained(label)) is not None]
         if unfit := unmatched(fading.runs, (lstm, transformer)):
-            reasons.append(f"{fading.where}: {unfit}")
-        if any(reasons):
-            left_out += filter(None, reasons)
+            reasons.append(not_matched(fading.where, unfit))
+        if reasons:
+            left_out += reasons
             continue
         far, near = fading.of(transformer), fading.of(lstm)
         both = far.merge(near, left_index=True, right_index=True, suffixes=("_far", "_near"))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import units
 from analysis.claims import attention, components, data, dependencies, efficiency, gradients, processing
-from analysis.claims.base import Claim, Decision, Finding, NotDecided
+from analysis.claims.base import Claim, Decision, Finding, LeftOut, NotDecided
 from analysis.claims.rules import Ruling, Verdict, after_holm
 from analysis.evidence import admitted, gated_out
 from analysis.statistics import Interval
@@ -49,7 +49,7 @@ class Entry:
     condition: str
     parts: tuple[tuple[str, str, Verdict], ...]  # where, its effect in words, its verdict
     runs: tuple[str, ...]
-    left_out: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
 
     @property
     def measured(self) -> bool:
@@ -75,7 +75,13 @@ class Entry:
     @property
     def why(self) -> str:
         """What makes the verdict conditional or undecided, or keeps tasks out of it; "" where nothing does."""
-        return "; ".join(filter(None, (self.condition, *self.left_out)))
+        return "; ".join(filter(None, (self.condition, *map(str, self.left_out))))
+
+    @property
+    def left_out_briefly(self) -> str:
+        """``"2 left out: LSTM not trained"``; "" where nothing is."""
+        causes = dict.fromkeys(one.cause for one in self.left_out)
+        return f"{len(self.left_out)} left out: {', '.join(causes)}" if causes else ""
 
 
 @dataclass(frozen=True)
@@ -247,7 +253,7 @@ def as_record(entry: Entry) -> dict[str, Any]:
         "numbers": entry.clause,
         "supported_when": entry.claim.supported,
         "refuted_when": entry.claim.refuted,
-        "left_out": list(entry.left_out),
+        "left_out": [one.sentence for one in entry.left_out],
         "runs": list(entry.runs),
     }
 
