@@ -40,11 +40,7 @@ def opening(results: Path) -> str:
     )
     parts = [table.markdown()]
     for answer in answers:
-        numbers = [
-            f"- {entry.answer} (**{entry.name}**): {'; '.join(filter(None, (entry.clause, entry.why)))}."
-            for entry in answer.entries
-            if entry.measured
-        ]
+        numbers = [_numbers(entry) for entry in answer.entries if entry.measured]
         parts.append(f"**{answer.row.name.capitalize()}**{_commands(answer, runs, results)}\n\n" + "\n".join(numbers))
     checks = published.measured(published.verify(runs))
     if checks:
@@ -107,6 +103,12 @@ def _plots(entries: list[claims.Entry]) -> list[plots.Plot]:
 
 def _figure(results: Path, plot: plots.Plot) -> Path:
     return results / "figures" / f"{plot.name}.svg"
+
+
+def _numbers(entry: claims.Entry) -> str:
+    """A claim with its numbers, and what its verdict stands on."""
+    said = (entry.clause, entry.condition, entry.left_out_briefly)
+    return f"- {entry.answer} (**{entry.name}**): {'; '.join(filter(None, said))}."
 
 
 def _commands(answer: claims.Answer, runs: pd.DataFrame, results: Path) -> str:
