@@ -24,6 +24,7 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
         Member("gradients", "small"),
         Member("real", "small"),
         *(Member("g2p", None, (f"task.language={language}",)) for language in ("fre", "hin", "ady", "kor")),
+        Member("translation", "small"),
         Member("compositional", "small", ("compare.seed=[0, 1, 2, 3, 4]",)),
         Member("tuning", None),
         Member("ablations", None),
@@ -35,6 +36,7 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
         Member("capacity", "full"),
         Member("length_generalisation", "full"),
         Member("real", "full"),
+        Member("translation", "full"),
         Member("compositional", "full"),
     ),
 }

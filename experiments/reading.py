@@ -8,8 +8,10 @@ be read as stated is refused with the file and the line.
 from __future__ import annotations
 
 import codecs
+import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,14 +112,17 @@ def read_pairs(path: Path) -> datasets.Dataset:
 def read_columns(path: Path, columns: Sequence[str]) -> datasets.Dataset:
     """A UTF-8 file of lines with exactly these `columns`, tabs between them; every field as it stands in the file.
 
+    With one column, a line is a field, whatever it holds. A file whose name ends in ``.gz`` is decompressed first.
+
     Raises:
-        DataError: no such file, or an empty one; a byte-order mark; a line that is empty, is not UTF-8, holds a NUL
-            byte or a carriage return, has another number of tabs, or has nothing in one of its columns.
+        DataError: no such file, an empty one, or a compressed one that is broken; a byte-order mark; a line that is
+            empty, is not UTF-8, holds a NUL byte or a carriage return, has another number of tabs, or has nothing in
+            one of its columns.
     """
     content = _content(path)
     rows = []
     for number, text in _lines(path, content):
-        fields = text.split("\t")
+        fields = text.split("\t") if len(columns) > 1 else [text]
         if len(fields) != len(columns):
             raise _refuse(path, number, f"{len(fields) - 1} tabs where there must be {_tabs(columns)}")
         for name, value in zip(columns, fields, strict=True):
@@ -219,6 +224,11 @@ def _content(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: cannot be decompressed ({error})") from error
     if not content:
         raise DataError(f"{path}: the file is empty")
     return content
@@ -247,8 +257,7 @@ def _lines(path: Path, content: bytes) -> list[tuple[int, str]]:
 
 
 def _tabs(columns: Sequence[str]) -> str:
-    between = f", between {' and '.join(columns)}" if len(columns) > 1 else ""
-    return f"{len(columns) - 1}{between}"
+    return f"{len(columns) - 1}, between {' and '.join(columns)}"
 
 
 def _refuse(path: Path, line: int, problem: str) -> DataError:

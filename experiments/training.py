@@ -127,7 +127,7 @@ def update(
         loss = loss * weight
     optimizer.zero_grad()
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    norm = torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)  # a list that is made already
     optimizer.step()
     return loss.detach(), norm
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import socket
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from experiments import files
 from experiments.data import DataError
 from experiments.files import checksums, fetch
-from experiments.reading import read_pairs
+from experiments.reading import read_columns, read_pairs
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -37,6 +38,23 @@ def test_every_field_arrives_as_it_stands(
     path.write_bytes("".join(f"{source}\t{target}{end}" for source, target in rows).encode())
     table = read_pairs(path)
     assert list(zip(table["source"], table["target"], strict=True)) == rows
+
+
+def test_a_compressed_file_is_the_file_in_it(tmp_path: Path) -> None:
+    plain, compressed = tmp_path / "pairs.tsv", tmp_path / "pairs.tsv.gz"
+    plain.write_bytes("a\tä\nb\tc\n".encode())
+    compressed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_pairs(compressed)._fingerprint == read_pairs(plain)._fingerprint
+    assert read_pairs(compressed).to_dict() == read_pairs(plain).to_dict()
+    whole = compressed.read_bytes()
+    for broken in (whole[:-3], whole[:12] + b"\xff\xff" + whole[14:], b"a\tb\n", whole[:5]):
+        compressed.write_bytes(broken)
+        with pytest.raises(DataError, match=r"pairs\.tsv\.gz: cannot be decompressed"):
+            read_pairs(compressed)
+    assert read_columns(plain, ("text",))["text"][:] == ["a\tä", "b\tc"]  # with one column, a tab is text
+    compressed.write_bytes(gzip.compress(b"a\tb\nc\n"))
+    with pytest.raises(DataError, match=r"pairs\.tsv\.gz, line 2: 0 tabs"):
+        read_pairs(compressed)
 
 
 AWKWARD = [

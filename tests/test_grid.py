@@ -188,13 +188,9 @@ parts:
     assert {run.training.steps for run in shorter.runs if isinstance(run, LearnRun)} == {1}
 
 
-# What has to be said of the data that these do not come with; compare_my_data needs files, in test_text_pairs.
-SAID = {"translation": [f"task.revision={'ab' * 20}"]}
-
-
-@pytest.mark.parametrize("name", [name for name in bundled_grids() if name != "compare_my_data"])
+@pytest.mark.parametrize("name", [name for name in bundled_grids() if name != "compare_my_data"])  # that needs files
 def test_bundled_grids_can_be_run(name: str) -> None:
-    grid = load_grid(name, SAID.get(name, []))
+    grid = load_grid(name)
     assert grid.runs
     assert grid.description
 

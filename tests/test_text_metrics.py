@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -112,12 +115,55 @@ def test_text_files_are_checked(folder: str) -> None:
     Path(folder, "val.en").write_text("A dog.\nA man.\n")
     with pytest.raises(DataError, match="2 pairs where 1 were published"):
         task(folder).load(None)
+    with pytest.raises(ValueError, match="either the revision"):
+        task(folder, revision="0" * 40)
     val.unlink()
     with pytest.raises(ValueError, match=r"val\.de: cannot be read"):
         task(folder)
-    with pytest.raises(ValueError, match="either the revision"):
-        Multi30k()
     assert Multi30k(revision="0" * 40).sha256 is None
+
+
+def test_the_published_files_are_those_of_a_folder(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compressed, in the data root, each with its checksum; and nothing else is read."""
+    root = tmp_path / "data"
+    (root / "multi30k").mkdir(parents=True)
+    sums = tmp_path / "sums.txt"
+    for file in sorted(Path(folder).iterdir()):
+        compressed = gzip.compress(file.read_bytes())
+        (root / "multi30k" / f"{file.name}.gz").write_bytes(compressed)
+        with sums.open("a") as lines:
+            lines.write(f"{hashlib.sha256(compressed).hexdigest()}  multi30k/{file.name}.gz\n")
+    monkeypatch.setattr(multi30k, "SHA256", sums)
+    ours, theirs = Multi30k(vocabulary_size=100).load(root), task(folder).load(None)
+    assert ours.texts is not None
+    assert theirs.texts is not None
+    assert (ours.texts.sources, ours.texts.references) == (theirs.texts.sources, theirs.texts.references)
+    assert ours.source_vocabulary == theirs.source_vocabulary
+    drawn = [next(data.training(6, torch.Generator().manual_seed(0))) for data in (ours, theirs)]
+    assert torch.equal(drawn[0].source, drawn[1].source)
+    assert ours.description["source"] == multi30k.URL
+    (root / "multi30k" / "val.de.gz").write_bytes(gzip.compress(b"Ein Hund.\n\n"))
+    with pytest.raises(DataError, match=r"val\.de\.gz: not the published file"):
+        Multi30k(vocabulary_size=100).load(root)
+
+
+@pytest.mark.skipif(not Path(os.environ.get("LVT_DATA", "data"), "multi30k").is_dir(), reason="no multi30k in LVT_DATA")
+@pytest.mark.parametrize("direction", ["en-de", "de-en"])
+def test_the_published_corpus(direction: str) -> None:
+    data = Multi30k.model_validate({"direction": direction}).load(Path(os.environ.get("LVT_DATA", "data")))
+    assert {split: sum(batch.size for batch in data.evaluation[split]) for split in ("validation", "test")} == {
+        "validation": 1014,
+        "test": 1000,
+    }
+    assert data.texts is not None
+    first = {
+        "en": "A man in an orange hat starring at something.",
+        "de": "Ein Mann mit einem orangefarbenen Hut, der etwas anstarrt.",
+    }
+    assert first[direction[-2:]] in data.texts.references["test"]
+    assert len(data.target_vocabulary.symbols) <= 8000
 
 
 @settings(deadline=None)

@@ -16,15 +16,18 @@ from pydantic import Field, model_validator
 
 from experiments import corpus
 from experiments.data import DataError, Example, Pair, TaskData
-from experiments.files import sha256_of
+from experiments.files import published, sha256_of
 from experiments.reading import TextTable, read_hub, read_parallel
 from experiments.schema import BLEU, CHRF, TEST, TOKEN_ACCURACY, VALIDATION
 from experiments.tasks.base import Task
 from experiments.tasks.text_pairs import Revision, Sums, checked, tuples
 from experiments.text import TRAIN, text_data
 
+COMMIT = "c40b37b23d6387214f8ab37335b5a8672b9745f2"
+URL = f"https://raw.githubusercontent.com/multi30k/dataset/{COMMIT}/data/task1/raw"
+SHA256 = Path(__file__).with_name("multi30k_sha256.txt")
 HUB = "bentrevett/multi30k"
-FILES = {TRAIN: "train", VALIDATION: "val", TEST: "test_2016_flickr"}  # in a folder, each with .en and .de
+FILES = {TRAIN: "train", VALIDATION: "val", TEST: "test_2016_flickr"}  # each with .en and .de
 ROWS = {TRAIN: 29_000, VALIDATION: 1_014, TEST: 1_000}  # as published
 
 
@@ -34,14 +37,15 @@ class Multi30k(Task):
     Pieces are learnt on the training part of both languages together, which share them. BLEU and chrF are sacreBLEU's,
     on the texts as they were written. The test score is sliced by the number of source pieces, in bins by upper edge.
 
-    The data are ``bentrevett/multi30k`` of the Hub, or a folder with the published text files of a line a description:
-    ``train``, ``val`` and ``test_2016_flickr``, each as ``.en`` and ``.de``.
+    The data are the authors' files at a pinned commit, ``multi30k/{train,val,test_2016_flickr}.{en,de}.gz`` in the data
+    folder. They can be taken from elsewhere, if that is stated: ``bentrevett/multi30k`` of the Hub, or any folder that
+    has them without ``.gz``, a line a description.
 
     Attributes:
         direction: from which language to which.
         vocabulary_size: number of pieces.
-        revision: the commit on the Hub that is meant, 40 hexadecimal digits; or
-        folder: where the files are; their content is part of the run's key.
+        revision: the commit on the Hub that is meant, 40 hexadecimal digits, where the data are to come from there.
+        folder: where the text files are, where they are to be read; their content is part of the run's key.
         sha256: of the files in the folder; found where not stated.
     """
 
@@ -65,7 +69,7 @@ class Multi30k(Task):
         if not isinstance(values, dict) or values.get("sha256") is not None:
             return values
         if not isinstance(values.get("folder"), str):
-            return values  # the Hub, or what is refused with the name of the key
+            return values  # no folder, or what is refused with the name of the key
         folder = Path(values["folder"]).expanduser().resolve()
         try:
             sums = tuple((name, sha256_of(folder / name)) for name in _file_names())
@@ -75,7 +79,7 @@ class Multi30k(Task):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.folder is None) == (self.revision is None):
+        if self.folder is not None and self.revision is not None:
             raise ValueError(f"state either the revision (commit) of {HUB} on the Hub that is meant, or a folder")
         if sorted(name for name, _ in self.sha256 or ()) != sorted(_file_names() if self.folder is not None else ()):
             raise ValueError(f"sha256 has to name the files of a folder, once each: {', '.join(_file_names())}")
@@ -94,13 +98,13 @@ class Multi30k(Task):
         return super().decisive() | {"folder": self.folder is not None}
 
     def load(self, data_root: Path | None) -> TaskData:
-        """Reads the folder or asks the Hub; `data_root` has no use.
+        """Reads ``multi30k/{train,val,test_2016_flickr}.{en,de}.gz``, downloading what is not there; or what is stated.
 
         Raises:
-            DataError: with file and line or row, what cannot be used; a part has not the published size; or the
-                Hub does not answer.
+            DataError: with file and line or row, what cannot be used; a part has not the published size; or a file
+                cannot be downloaded.
         """
-        tables = self._tables()
+        tables = self._tables(data_root)
         for part, table in tables.items():
             if len(table.table) != ROWS[part]:
                 raise DataError(f"{table.name}: {len(table.table)} pairs where {ROWS[part]} were published")
@@ -112,23 +116,29 @@ class Multi30k(Task):
             max_length=None,
             longer="error",
             overlap="keep",  # a description that two pictures share is as published
-            description={
-                "source": f"{HUB} on the Hub, revision {self.revision}" if self.folder is None else self.folder,
-            },
+            description={"source": self._source},
         )
 
-    def _tables(self) -> Mapping[str, TextTable]:
+    @property
+    def _source(self) -> str:
+        """Where the data come from."""
+        if self.folder is not None:
+            return self.folder
+        return URL if self.revision is None else f"{HUB} on the Hub, revision {self.revision}"
+
+    def _tables(self, data_root: Path | None) -> Mapping[str, TextTable]:
         languages = self.direction.split("-")
         columns = languages[0], languages[1]
-        if self.folder is None:
-            assert self.revision is not None
+        if self.revision is not None:
             return {part: read_hub(HUB, self.revision, part, columns) for part in FILES}
-        sums = dict(self.sha256 or ())
-        places = {
-            part: [checked(Path(self.folder, f"{name}.{language}"), sums[f"{name}.{language}"]) for language in columns]
-            for part, name in FILES.items()
-        }
+        places = {part: [self._file(f"{name}.{one}", data_root) for one in columns] for part, name in FILES.items()}
         return {part: read_parallel(source, target) for part, (source, target) in places.items()}
+
+    def _file(self, name: str, data_root: Path | None) -> Path:
+        """Where the stated or the published file is, its content checked."""
+        if self.folder is not None:
+            return checked(Path(self.folder, name), dict(self.sha256 or ())[name])
+        return published(f"{URL}/{name}.gz", f"multi30k/{name}.gz", SHA256, data_root)
 
     def example(self) -> Example:
         """A dog, whatever the direction."""
