@@ -12,6 +12,7 @@ import psutil
 import torch
 
 PACKAGES = ("torch", "mlflow", "datasets", "numpy", "pandas", "pydantic", "rapidfuzz")
+CODE = ("lvt.py", "models", "experiments", "pyproject.toml", "constraints.txt")  # what runs depend on
 
 
 def hardware(device: torch.device) -> str:
@@ -59,12 +60,11 @@ def environment(device: torch.device) -> dict[str, object]:
 
 
 @functools.cache  # the code that runs is the code that was imported
-def git_state() -> tuple[str, bool] | None:
-    """Commit of the checkout, and whether files differ from it; None outside a repository."""
-    folder = Path(__file__).parents[1]
+def git_state(folder: Path = Path(__file__).parents[1]) -> tuple[str, bool] | None:
+    """Commit of a checkout, and whether what runs depend on differs from it; None outside a repository."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        dirty = bool(_git(folder, "status", "--porcelain"))
+        dirty = bool(_git(folder, "status", "--porcelain", "--", *CODE))
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit, dirty
