@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run as StoredRun
 from team_server import TeamServer
 
 ray = pytest.importorskip("ray", reason="needs Ray (the extra `ray`)")
@@ -203,3 +206,36 @@ def test_trials_that_follow_from_each_other_on_a_cluster(tmp_path: Path) -> None
     runs = client.search_runs([experiment.experiment_id], f"tags.`{schema.PHASE}` = '{schema.TUNING}'")
     pruned = {run.data.tags[schema.TRIAL]: run.data.metrics.get(schema.PRUNED_STEP) for run in runs}
     assert pruned == {"1": None, "2": None, "3": 10, "4": 10, "5": 10}
+
+
+def test_an_interrupt_ends_a_grid_on_a_cluster_cleanly(tmp_path: Path) -> None:
+    """Ctrl-C, which reaches all processes of the terminal: what runs is kept, and goes on when it is run again."""
+    (tmp_path / "g.yaml").write_text(GRID.replace("steps: 300", "steps: 1500"), encoding="utf-8")
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    command = [str(LVT), "run", "g.yaml", "--engine", "ray", "--device", "cpu", "--tracking-uri", store]
+    command += ["--checkpoint-every", "0"]
+    settings = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    client = MlflowClient(store)
+
+    def runs() -> list[StoredRun]:
+        experiment = client.get_experiment_by_name("g") if (tmp_path / "mlflow.db").exists() else None
+        return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
+
+    with (tmp_path / "log").open("w") as log:
+        grid = subprocess.Popen(command, cwd=tmp_path, env=settings, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 240
+        while not any(run.info.status == "RUNNING" and run.data.metrics for run in runs()):
+            assert grid.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        os.killpg(grid.pid, signal.SIGINT)
+        assert grid.wait(timeout=120) == 130, (tmp_path / "log").read_text()
+    assert "interrupted: finished runs are kept" in (tmp_path / "log").read_text()
+    killed = {run.info.run_id for run in runs() if run.info.status == "KILLED"}
+    assert killed
+    assert not [run for run in runs() if run.info.status == "RUNNING"]
+    result = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=600)
+    assert "all 6 runs are finished" in result.stdout, result.stdout + result.stderr
+    finished = {run.info.run_id for run in runs() if run.info.status == "FINISHED"}
+    assert len(runs()) == len(finished) == 6
+    assert killed <= finished  # they went on
