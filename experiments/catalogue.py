@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from experiments.config import Run, SettingsError, parse_task, suggestion, validate
+from experiments.config import Run, parse_task
 from experiments.console import console, stop, table
 from experiments.data import DataError
 from experiments.run import load_task
+from experiments.settings import SettingsError, suggestion, validate
 from experiments.tasks import TASKS
 from models.config import Budget, Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts, state_bytes, training_flops_per_token

@@ -8,56 +8,23 @@ A run is a tree of settings: ``kind``, ``model``, ``budget``, ``seed`` and, by k
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    TypeAdapter,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from experiments.data import Tokens
 from experiments.schema import EFFICIENCY, FINAL, GRADIENTS, LEARN, PROFILE, RANDOM
+from experiments.settings import Settings, choice, part, refuse, suggestion, validate
 from experiments.tasks import TASKS, Task
 from experiments.tasks.streams import Needle
 from models.config import Budget, ModelConfig
 from models.registry import MODELS
 
 RESULT_VERSION = 5  # part of every key: raised when a change of the code changes results, so that runs are done anew
-
-Path = tuple[str | int, ...]  # of a key in a tree of settings: ("training", "steps")
-
-
-class Problem(NamedTuple):
-    """What is wrong with one key."""
-
-    path: Path
-    message: str
-
-
-class SettingsError(ValueError):
-    """Settings that cannot be run; `problems` says where and why."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(f"{dotted(p.path)}: {p.message}" for p in problems))
-        self.problems = problems
-
-
-class Settings(BaseModel):
-    """Frozen; unknown keys and wrong types are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
 
 LIMITS = ("steps", "tokens", "seconds", "flops")  # of a training
 SOLVED = 0.999  # share of exact matches from which a task is taken to be solved
@@ -440,24 +407,24 @@ def parse_run(tree: Mapping[str, Any]) -> Run:
     Raises:
         SettingsError: a key is unknown or missing, or a value impossible.
     """
-    kind = _choice(tree, ("kind",), RUNS)
+    kind = choice(tree, ("kind",), RUNS)
     for key in tree:
         if key not in RUN_KEYS[kind]:
             raise refuse((key,), f"unknown key for a run of kind {kind}{suggestion(key, RUN_KEYS[kind])}")
     model = _model(tree)
-    budget = _part(tree, "budget", Budget) if "budget" in tree else None
+    budget = part(tree, "budget", Budget) if "budget" in tree else None
     if (budget is None) == (model.config.hidden_size is None):
         raise refuse(("budget",), "state either a budget or the model's widths (hidden_size, …), not both")
     seed = parse_seed(tree)
     if kind == EFFICIENCY:
-        return EfficiencyRun(model, budget, seed, _part(tree, "efficiency", Efficiency))
+        return EfficiencyRun(model, budget, seed, part(tree, "efficiency", Efficiency))
     task = parse_task(tree)
     if kind == PROFILE:
-        return ProfileRun(model, budget, seed, task, _part(tree, "profile", Profile))
-    training = _part(tree, "training", Training)
+        return ProfileRun(model, budget, seed, task, part(tree, "profile", Profile))
+    training = part(tree, "training", Training)
     if kind == GRADIENTS:
-        return _gradients_run(model, budget, seed, task, training, _part(tree, "gradients", Gradients))
-    decoding = _part(tree, "decoding", Decoding) if "decoding" in tree else Decoding()
+        return _gradients_run(model, budget, seed, task, training, part(tree, "gradients", Gradients))
+    decoding = part(tree, "decoding", Decoding) if "decoding" in tree else Decoding()
     if task.given_inputs and decoding.beam_size > 1:
         raise refuse(("decoding", "beam_size"), f"the decoder of {task.label} answers given inputs; nothing is decoded")
     return LearnRun(model, budget, seed, task, training, decoding)
@@ -488,99 +455,13 @@ def parse_seed(tree: Mapping[str, Any]) -> int:
     return seed
 
 
-def validate(kind: Any, value: Any, path: Path) -> Any:
-    """`value` as a `kind` (a pydantic model, dataclass or type).
-
-    Raises:
-        SettingsError: with the whole path of each wrong key, what was found, and what is allowed.
-    """
-    try:
-        return _adapter(kind).validate_json(json.dumps(value, default=str), strict=True)
-    except ValidationError as error:
-        raise SettingsError([_problem(kind, path, dict(details)) for details in error.errors()]) from None
-
-
-@functools.cache  # it takes longer to make one than to use it
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def refuse(path: Path, message: str) -> SettingsError:
-    """One problem, to be raised."""
-    return SettingsError([Problem(path, message)])
-
-
-def suggestion(word: object, allowed: Iterable[str]) -> str:
-    """``"; did you mean steps? allowed: …"``."""
-    allowed = sorted(allowed)
-    near = difflib.get_close_matches(str(word), allowed, n=1)
-    return (f"; did you mean {near[0]}?" if near else "") + f" Allowed: {', '.join(allowed)}"
-
-
-def dotted(path: Path) -> str:
-    """``("compare", "task", 1, "name")`` → ``compare.task[1].name``."""
-    text = ""
-    for key in path:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
-    return text
-
-
-def _problem(kind: Any, path: Path, details: dict[str, Any]) -> Problem:
-    inside = tuple(details["loc"])
-    path, found = path + inside, details["input"]
-    match details["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            return Problem(path, "unknown key" + suggestion(path[-1], _keys(_kind_at(kind, inside[:-1]))))
-        case "missing":
-            return Problem(path, "is missing")
-        case "literal_error":
-            allowed = [word.strip("' ") for word in details["ctx"]["expected"].replace(" or ", ", ").split(",")]
-            return Problem(path, f"found {found!r}" + suggestion(found, allowed))
-        case "value_error":
-            return Problem(path, str(details["ctx"]["error"]))
-        case _:
-            message = details["msg"].removeprefix("Input should be ")
-            return Problem(path, f"found {found!r}; it should be {message}")
-
-
-def _kind_at(kind: Any, path: Path) -> Any:
-    """What stands at a path in a `kind`: the type of a field, or of a table's values."""
-    for key in path:
-        kind = get_args(kind)[1] if get_origin(kind) is dict else kind.model_fields[key].annotation
-    return kind
-
-
-def _keys(kind: Any) -> list[str]:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return list(kind.model_fields)
-    return [field.name for field in fields(kind)]
-
-
-def _part(tree: Mapping[str, Any], key: str, kind: Any) -> Any:
-    if key not in tree:
-        raise refuse((key,), "is missing")
-    return validate(kind, tree[key], (key,))
-
-
-def _choice(tree: Mapping[str, Any], path: Path, allowed: Mapping[str, Any]) -> str:
-    """The name at `path`, which must be one of `allowed`."""
-    value: Any = tree
-    for key in path:
-        if not isinstance(value, Mapping) or key not in value:
-            raise refuse(path, f"is missing.{suggestion('', allowed)}")
-        value = value[key]
-    if not isinstance(value, str) or value not in allowed:
-        raise refuse(path, f"found {value!r}{suggestion(value, allowed)}")
-    return value
-
-
 def parse_task(tree: Mapping[str, Any]) -> Task:
     """The task that ``tree["task"]`` describes.
 
     Raises:
         SettingsError: a key is unknown or missing, or a value impossible.
     """
-    name = _choice(tree, ("task", "name"), TASKS)
+    name = choice(tree, ("task", "name"), TASKS)
     return validate(TASKS[name], tree["task"], ("task",))
 
 
@@ -588,7 +469,7 @@ def _model(tree: Mapping[str, Any]) -> NamedModel:
     given = tree.get("model")
     if isinstance(given, str):
         given = {"name": given}
-    name = _choice({"model": given}, ("model", "name"), MODELS)
+    name = choice({"model": given}, ("model", "name"), MODELS)
     assert isinstance(given, Mapping)
     registered = MODELS[name]
     options = {key: value for key, value in given.items() if key != "name"}

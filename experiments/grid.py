@@ -38,22 +38,9 @@ from typing import Any
 
 from pydantic import Field
 
-from experiments import config
-from experiments.config import (
-    RUN_KEYS,
-    LearnRun,
-    Problem,
-    Run,
-    Settings,
-    SettingsError,
-    dotted,
-    parse_run,
-    parse_seed,
-    refuse,
-    suggestion,
-    validate,
-)
+from experiments.config import RUN_KEYS, LearnRun, Run, parse_run, parse_seed
 from experiments.schema import LEARN
+from experiments.settings import KeyPath, Problem, Settings, SettingsError, dotted, refuse, suggestion, validate
 from experiments.trials import Tuning, as_trial
 from experiments.tuning import Setting, in_words, parse_tune
 from experiments.yamls import parse_yaml
@@ -63,7 +50,7 @@ BUNDLED = Path(__file__).parent / "grids"
 AXES = sorted({key for keys in RUN_KEYS.values() for key in keys})  # what a grid may fix or compare
 RUNS = 100_000  # of a part of a grid, at most
 
-Origins = dict[config.Path, config.Path]  # path of a setting in a run → where the grid states it
+Origins = dict[KeyPath, KeyPath]  # path of a setting in a run → where the grid states it
 
 
 class GridError(Exception):
@@ -103,7 +90,7 @@ class _Grid(_Whole):
     profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
-Level = tuple[config.Path, _Part]  # what adds to the levels above it, and where it stands in the file
+Level = tuple[KeyPath, _Part]  # what adds to the levels above it, and where it stands in the file
 
 
 def bundled_grids() -> list[str]:
@@ -164,7 +151,7 @@ def _profile(tree: Any, asked: str | None) -> str | None:
     return asked if asked is not None else next(iter(names), None)
 
 
-def _stated(tree: Any, profile: str | None, path: config.Path) -> config.Path:
+def _stated(tree: Any, profile: str | None, path: KeyPath) -> KeyPath:
     """Where to replace a setting of the grid itself: in its profile, if that states it, else above."""
     below = tree["profiles"].get(profile) if profile is not None and len(path) > 1 else None
     here = below.get(path[0]) if isinstance(below, Mapping) else None
@@ -175,10 +162,10 @@ def _stated(tree: Any, profile: str | None, path: config.Path) -> config.Path:
 def _branches(grid: _Grid, profile: str | None) -> list[list[Level]]:
     """The levels of each part of a grid, from the grid down."""
     levels: list[Level] = [((), grid)]
-    where: config.Path = ()
+    where: KeyPath = ()
     whole: _Whole = grid
     if profile is not None:
-        below: config.Path = ("profiles", profile)
+        below: KeyPath = ("profiles", profile)
         chosen = validate(_Whole, grid.profiles[profile], below)
         levels.append((below, chosen))
         if chosen.parts and grid.parts:
@@ -190,12 +177,12 @@ def _branches(grid: _Grid, profile: str | None) -> list[list[Level]]:
 
 
 def _expand(
-    branches: list[list[Level]], overrides: list[tuple[config.Path, Any]]
+    branches: list[list[Level]], overrides: list[tuple[KeyPath, Any]]
 ) -> Iterator[tuple[dict[str, Any], Origins]]:
     """The tree of settings of every run, and where each setting stands."""
-    used: set[config.Path] = set()
+    used: set[KeyPath] = set()
     for levels in branches:
-        axes: dict[str, tuple[config.Path, list[Any]]] = {}
+        axes: dict[str, tuple[KeyPath, list[Any]]] = {}
         for where, level in levels:
             for key in (*level.fixed, *level.compare):
                 stated = "fixed" if key in level.fixed else "compare"
@@ -230,7 +217,7 @@ def _expand(
             raise refuse((f"--set {dotted(where)}",), f"no run has such a setting{suggestion(where[0], AXES)}")
 
 
-def _merge(tree: dict[str, Any], origins: Origins, path: config.Path, value: Any, origin: config.Path) -> None:
+def _merge(tree: dict[str, Any], origins: Origins, path: KeyPath, value: Any, origin: KeyPath) -> None:
     """Puts `value` at `path`: into the mapping that is there, if both are mappings, otherwise in its place."""
     key = path[-1]
     if isinstance(value, Mapping) and isinstance(tree.get(str(key)), Mapping | None):
@@ -250,7 +237,7 @@ def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run
     runs: list[Run] = []
     tunings: dict[str, Tuning] = {}  # by all settings but the seed
     later = 0  # trials that are not known yet
-    asked: config.Path | None = None  # where the grid states that models are tuned
+    asked: KeyPath | None = None  # where the grid states that models are tuned
     for tree, origins in expanded:
         tune = tree.pop("tune", None)
         if tune is not None:
@@ -279,7 +266,7 @@ def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run
 def _tuning(tree: dict[str, Any], tune: Any, origins: Origins, most: int) -> Tuning:
     """How a model is tuned on a task, by `most` trials at most; `tree` lacks a seed."""
     name = _model_name(tree)
-    ranges: config.Path = ("tune", "ranges", name)
+    ranges: KeyPath = ("tune", "ranges", name)
     with _located(origins):
         checked = parse_tune(tune)
         if checked.trials > most:
@@ -299,7 +286,7 @@ def _tuning(tree: dict[str, Any], tune: Any, origins: Origins, most: int) -> Tun
         return Tuning.begin(checked, name, make)
 
 
-def _with_setting(tree: dict[str, Any], setting: Setting, ranges: config.Path) -> dict[str, Any]:
+def _with_setting(tree: dict[str, Any], setting: Setting, ranges: KeyPath) -> dict[str, Any]:
     """The tree with the values drawn from `ranges`, none of which it may state itself."""
     tree = copy.deepcopy(tree)
     for (half, key), value in setting.items():
@@ -315,7 +302,7 @@ def _with_setting(tree: dict[str, Any], setting: Setting, ranges: config.Path) -
     return tree
 
 
-def _check_alike(asked: config.Path, runs: Iterable[Run], tunings: Iterable[Tuning]) -> None:
+def _check_alike(asked: KeyPath, runs: Iterable[Run], tunings: Iterable[Tuning]) -> None:
     """Refuses a grid of which some models are tuned more than others."""
     found: dict[str, dict[str, set[str]]] = {}  # task → model → by how many trials, and how
     for run in runs:
@@ -347,7 +334,7 @@ def _located(origins: Origins, note: str = "") -> Iterator[None]:
         raise SettingsError([Problem(_locate(path, origins), message) for path, message in found]) from None
 
 
-def _locate(path: config.Path, origins: Origins) -> config.Path:
+def _locate(path: KeyPath, origins: Origins) -> KeyPath:
     """Where the grid states the setting at `path`, or the innermost mapping around it."""
     for end in range(len(path), 0, -1):
         if path[:end] in origins:
@@ -378,13 +365,13 @@ def _model_name(tree: Mapping[str, Any]) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _split_overrides(overrides: Sequence[str]) -> tuple[list[tuple[config.Path, Any]], list[tuple[config.Path, Any]]]:
+def _split_overrides(overrides: Sequence[str]) -> tuple[list[tuple[KeyPath, Any]], list[tuple[KeyPath, Any]]]:
     """Those of the grid itself, and those of its runs."""
-    of_grid: list[tuple[config.Path, Any]] = []
-    of_runs: list[tuple[config.Path, Any]] = []
+    of_grid: list[tuple[KeyPath, Any]] = []
+    of_runs: list[tuple[KeyPath, Any]] = []
     for override in overrides:
         name, equals, text = override.partition("=")
-        where: config.Path = tuple(int(key) if key.isdigit() else key for key in name.strip().split("."))
+        where: KeyPath = tuple(int(key) if key.isdigit() else key for key in name.strip().split("."))
         if not equals or "" in where:
             raise refuse((f"--set {override}",), "write it as path.to.key=value")
         try:
@@ -395,7 +382,7 @@ def _split_overrides(overrides: Sequence[str]) -> tuple[list[tuple[config.Path, 
     return of_grid, of_runs
 
 
-def _set(tree: Any, path: config.Path, value: Any) -> None:
+def _set(tree: Any, path: KeyPath, value: Any) -> None:
     """Puts `value` at `path`, making mappings on the way; a model or task given by its name alone becomes a mapping."""
     for depth, key in enumerate(path[:-1]):
         try:

@@ -29,8 +29,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from experiments.config import LIMITS, Settings, refuse, suggestion, validate
+from experiments.config import LIMITS
 from experiments.schema import RANDOM, TPE
+from experiments.settings import Settings, refuse, suggestion, validate
 from models.registry import MODELS
 
 DIGITS = 3  # of a number that is drawn, so that it can be read and written

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from experiments.config import Path, refuse
+from experiments.settings import KeyPath, refuse
 
 VALUES = 100_000  # at most, every alias written out; more is a mistake or meant to fill the memory
 DEPTH = 32
@@ -32,7 +32,7 @@ def parse_yaml(text: str) -> Any:
     return tree
 
 
-def _check(value: Any, path: Path, above: tuple[int, ...], seen: list[int]) -> None:
+def _check(value: Any, path: KeyPath, above: tuple[int, ...], seen: list[int]) -> None:
     """Refuses what is too much, from the top down; `seen` counts, `above` holds the containers around the value."""
     seen[0] += 1
     if seen[0] > VALUES:
@@ -55,7 +55,7 @@ def _check(value: Any, path: Path, above: tuple[int, ...], seen: list[int]) -> N
         _check(inner, (*path, key), (*above, id(value)), seen)
 
 
-def _check_text(text: str, path: Path) -> None:
+def _check_text(text: str, path: KeyPath) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 from torch import Tensor
 
 from experiments import schema
-from experiments.config import LearnRun, SettingsError, parse_run, run_key
+from experiments.config import LearnRun, parse_run, run_key
 from experiments.run import Outcome, Place, execute, load_task, sized_model
+from experiments.settings import SettingsError
 from experiments.state import CHECKPOINT
 from experiments.stores import open_store
 from experiments.team import Team, part

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from experiments.config import SettingsError, parse_run, run_key
+from experiments.config import parse_run, run_key
 from experiments.data import DataError, TaskData
 from experiments.grid import GridError, load_grid
+from experiments.settings import SettingsError
 from experiments.tasks.text_pairs import TextPairs
 from experiments.text import CHARACTERS, WORDS, learn_pieces
 
