@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.runs import family
+from analysis.variants import options
 from experiments.config import EfficiencyRun, LearnRun, run_key
 from experiments.grid import Grid, GridError, bundled_grids, load_grid
 from experiments.tasks.strings import Reverse
@@ -193,6 +195,9 @@ def test_bundled_grids_can_be_run(name: str) -> None:
     grid = load_grid(name)
     assert grid.runs
     assert grid.description
+    for run in grid.runs:  # the analysis reads settings from labels
+        assert run.task_label == family(run.task_label) or options(run.task_label)
+        assert run.model.label == family(run.model.label) or options(run.model.label)
 
 
 WRONG = {

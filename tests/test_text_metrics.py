@@ -104,7 +104,7 @@ def test_translation_from_text_files(folder: str, direction: str) -> None:
 
 def test_text_files_are_checked(folder: str) -> None:
     planned = task(folder)
-    assert planned.label == "multi30k(en-de, vocabulary_size=100)"
+    assert planned.label == "multi30k(direction=en-de, vocabulary_size=100)"
     val = Path(folder, "val.de")
     val.write_text("Ein Hund.\nEin Mann.\n")
     with pytest.raises(DataError, match=r"val\.de: changed since the run was planned"):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from analysis.variants import options
 from experiments.config import parse_run, run_key
 from experiments.data import DataError, TaskData
 from experiments.grid import GridError, load_grid
@@ -198,7 +199,8 @@ def test_the_content_decides_the_key_not_the_place(tmp_path: Path) -> None:
     swapped = here | {"validation": here["test"], "test": here["validation"]}
     assert first != key(swapped)
     planned = task(here)
-    assert planned.label.startswith("text_pairs(train.tsv, tokenisation=words, data=")
+    assert planned.label.startswith("text_pairs(train=train.tsv, tokenisation=words, data=")
+    assert list(options(planned.label)) == ["train", "tokenisation", "data"]  # as the analysis reads it
     assert planned.label == task(there).label
     for part in ROWS:
         path = Path(here[part])

@@ -89,9 +89,8 @@ class Multi30k(Task):
     def label(self) -> str:
         """Without the place of the data."""
         shown = self.model_dump(exclude={"name", "revision", "folder", "sha256"}, exclude_defaults=True)
-        return (
-            ", ".join([f"multi30k({self.direction}", *(f"{k}={v}" for k, v in shown.items() if k != "direction")]) + ")"
-        )
+        options = {"direction": self.direction} | shown
+        return f"multi30k({', '.join(f'{name}={value}' for name, value in options.items())})"
 
     def decisive(self) -> dict[str, Any]:
         """Contents of the files, not their place."""

@@ -141,7 +141,7 @@ class TextPairs(Task):
         content = hashlib.sha256("".join(sum for _, sum in sorted(self.sha256)).encode()).hexdigest()
         shown = self.model_dump(exclude={"name", *PARTS, "sha256"}, exclude_defaults=True)
         options = [f"{key}={'+'.join(v) if isinstance(v, tuple) else v}" for key, v in shown.items()]
-        return f"text_pairs({', '.join([Path(self.train).name, *options, f'data={content[:6]}'])})"
+        return f"text_pairs({', '.join([f'train={Path(self.train).name}', *options, f'data={content[:6]}'])})"
 
     def decisive(self) -> dict[str, Any]:
         """Contents and kinds of the files, not their places."""
