@@ -100,7 +100,7 @@ def attention(maps: Sequence[AttentionMap]) -> Figure | None:
     if not rows:
         return None
     columns = max(map(len, rows))
-    heights = [0.9 + _CELL * len(row[0].target) for row in rows]
+    heights = [1.4 + _CELL * max(len(row[0].target), 2) for row in rows]
     figure = Figure(figsize=(drawing.WIDTH * max(columns, 2) / max(columns, 3), sum(heights) + 0.5), facecolor="none")
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)

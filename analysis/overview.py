@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,18 +124,21 @@ def heat_map(runs: pd.DataFrame) -> Figure | None:
         return None
     tasks = list(dict.fromkeys(found["task"]))
     models = units.in_order(found["model"])
-    figure = Figure(figsize=(drawing.WIDTH, 0.36 * len(tasks) + 1.9), facecolor="none")
+    named = [textwrap.fill(task, _TASK_WIDTH) for task in tasks]
+    lines = sum(name.count("\n") + 1 for name in named)
+    figure = Figure(figsize=(drawing.WIDTH, 0.18 * (len(tasks) + lines) + 1.9), facecolor="none")
     figure.set_layout_engine("constrained", w_pad=0.1)
     axes = figure.subplots(1, len(splits), squeeze=False, sharey=True)
     for ax, split in zip(axes.flat, splits, strict=True):
         cells = found[found["split"] == split].pivot_table(index="task", columns="model", values="right")
-        _heat(ax, cells.reindex(index=tasks, columns=models), _RANGES[split])
+        _heat(ax, cells.reindex(index=tasks, columns=models).set_axis(named, axis="index"), _RANGES[split])
     drawing.legend(figure, [Line2D([], [], linestyle="", label=_RIGHT)])
     return figure
 
 
 _RANGES = {schema.TEST: "in range", schema.LONGER: "out of range"}
 _RIGHT = "mean over seeds, % right"
+_TASK_WIDTH = 42  # characters of a task's label before it goes on in the next line
 
 
 def _heat(ax: Axes, cells: pd.DataFrame, title: str) -> None:
@@ -146,6 +150,7 @@ def _heat(ax: Axes, cells: pd.DataFrame, title: str) -> None:
     ax.grid(visible=False)
     ax.tick_params(length=0)
     ax.set_xticklabels(ax.get_xticklabels(), rotation=20, ha="right")
+    ax.tick_params(axis="y", labelrotation=0)
     ax.spines[:].set_visible(False)
 
 

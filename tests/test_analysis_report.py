@@ -459,6 +459,20 @@ def test_scores_are_drawn_where_they_were_measured(known: pd.DataFrame) -> None:
     assert not any(line.get_linestyle() == ":" for line in g2p.lines)  # its chance is unknown
 
 
+def test_the_map_of_tasks_names_every_row(known: pd.DataFrame) -> None:
+    """Level, and in several lines where the name is long; also where there are two maps, or a single task."""
+    name = "text_pairs(train=a_name_of_a_file.tsv, tokenisation=words, data=123456)"
+    for table in (known, known[known["task"] == truth.PARITY].assign(task=name)):
+        figure = overview.heat_map(table)
+        assert figure is not None
+        figure.canvas.draw()
+        labels = figure.axes[0].get_yticklabels()
+        tasks = list(dict.fromkeys(overview.task_scores(table)["task"]))
+        assert [label.get_text().replace("\n", " ") for label in labels] == tasks
+        assert {label.get_rotation() for label in labels} == {0}
+        assert max(len(line) for label in labels for line in label.get_text().split("\n")) <= 42
+
+
 def test_chance_is_of_token_accuracy_only(known: pd.DataFrame) -> None:
     figure = figures.score_by_axis(known.assign(chance=0.1))
     assert figure is not None

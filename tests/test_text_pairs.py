@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from typer.testing import CliRunner
 
 from analysis.variants import options
 from experiments.config import parse_run, run_key
@@ -19,6 +20,7 @@ from experiments.grid import GridError, load_grid
 from experiments.settings import SettingsError
 from experiments.tasks.text_pairs import TextPairs
 from experiments.text import CHARACTERS, WORDS, learn_pieces
+from lvt import app
 
 TRAIN = [("the dogs run", "3"), ("a dog runs", "1"), ("the  cats sleep", "2"), ("NA", "null")]
 VALIDATION = [("a cat runs", "1")]
@@ -252,6 +254,20 @@ def test_the_bundled_grid_takes_the_files(tmp_path: Path) -> None:
     grid = load_grid("compare_my_data", [f"task.{part}={path}" for part, path in paths.items()])
     assert len(grid.runs) >= 2
     assert len({run.model.name for run in grid.runs}) >= 2
+
+
+@pytest.mark.filterwarnings("error:constrained_layout not applied")  # as where names leave a figure no room
+def test_ones_own_data_from_the_files_to_the_report(tmp_path: Path) -> None:
+    changes = [f"task.{part}={path}" for part, path in write(tmp_path / "data", "tsv").items()]
+    changes += ["training.steps=2", "training.evaluate_every=2", "budget.parameters=20_000", "compare.seed=[0]"]
+    store = ["--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    asked = [word for change in changes for word in ("--set", change)]
+    done = CliRunner().invoke(app, ["run", "compare_my_data", "--workers", "1", "--device", "cpu", *asked, *store])
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "report"
+    done = CliRunner().invoke(app, ["report", "compare_my_data", "--out", str(folder), *store])
+    assert done.exit_code == 0, done.output
+    assert "text_pairs(train=train.tsv" in (folder / "report.md").read_text(encoding="utf-8")
 
 
 def hub_clone(folder: Path, parts: dict[str, list[dict[str, str]]]) -> None:
