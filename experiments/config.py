@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
@@ -205,6 +205,11 @@ class Profile(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
+def _values(settings: ModelConfig | Budget) -> dict[str, Any]:
+    """Name → value: plain ones, so that nothing is to be copied, as `dataclasses.asdict` does at length."""
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}
+
+
 @dataclass(frozen=True)
 class NamedModel:
     """A model of the registry, possibly with other settings than it has there; `tuned` names those that tuning sets."""
@@ -219,8 +224,8 @@ class NamedModel:
 
         What tuning sets is no part of it: a model is the same in all its trials and in the final phase.
         """
-        registered = asdict(MODELS[self.name])
-        options = [f"{k}={v}" for k, v in asdict(self.config).items() if v != registered[k] and k not in self.tuned]
+        registered = _values(MODELS[self.name])
+        options = [f"{k}={v}" for k, v in _values(self.config).items() if v != registered[k] and k not in self.tuned]
         return f"{self.name}({', '.join(options)})" if options else self.name
 
 
@@ -276,9 +281,9 @@ class _Run:
             if isinstance(value, BaseModel):
                 tree[field.name] = value.model_dump(mode="json", exclude_none=True)
             elif isinstance(value, NamedModel):
-                tree[field.name] = {"name": value.name, **asdict(value.config)}
+                tree[field.name] = {"name": value.name, **_values(value.config)}
             elif isinstance(value, Budget):
-                tree[field.name] = {name: amount for name, amount in asdict(value).items() if amount is not None}
+                tree[field.name] = {name: amount for name, amount in _values(value).items() if amount is not None}
             elif isinstance(value, Tuned):
                 tree[field.name] = value.settings()
             elif value is not None:
@@ -473,4 +478,4 @@ def _model(tree: Mapping[str, Any]) -> NamedModel:
     assert isinstance(given, Mapping)
     registered = MODELS[name]
     options = {key: value for key, value in given.items() if key != "name"}
-    return NamedModel(name, validate(type(registered), asdict(registered) | options, ("model",)))
+    return NamedModel(name, validate(type(registered), _values(registered) | options, ("model",)))

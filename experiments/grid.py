@@ -235,7 +235,8 @@ def _merge(tree: dict[str, Any], origins: Origins, path: KeyPath, value: Any, or
 def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run], list[Tuning]]:
     """The runs whose settings are stated, trials among them, and what follows from the trials."""
     runs: list[Run] = []
-    tunings: dict[str, Tuning] = {}  # by all settings but the seed
+    known: dict[str, Run] = {}  # by all settings but the seed
+    tunings: dict[str, Tuning] = {}  # likewise
     later = 0  # trials that are not known yet
     asked: KeyPath | None = None  # where the grid states that models are tuned
     for tree, origins in expanded:
@@ -244,10 +245,10 @@ def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run
             asked = _locate(("tune",), origins)
         with _located(origins):
             if tune is None or tree.get("kind") != LEARN or _model_name(tree) not in MODELS:
-                runs.append(parse_run(_resolve_tables(tree)))
+                runs.append(_parse_run(_resolve_tables(tree), known))
                 continue
             seed = parse_seed(tree)
-        seedless = {key: value for key, value in tree.items() if key != "seed"}
+        seedless = _seedless(tree)
         alike = json.dumps([seedless, tune], sort_keys=True, default=str)
         if alike not in tunings:
             tunings[alike] = _tuning(seedless, tune, origins, RUNS - len(runs) - later)
@@ -261,6 +262,18 @@ def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run
     if asked is not None:
         _check_alike(asked, runs, tunings.values())
     return runs, list(tunings.values())
+
+
+def _parse_run(tree: Mapping[str, Any], known: dict[str, Run]) -> Run:
+    """The run that a tree describes; of those that differ in the seed alone, one is looked at in full."""
+    alike = json.dumps(_seedless(tree), sort_keys=True, default=str)
+    if alike not in known:
+        known[alike] = parse_run(tree)
+    return replace(known[alike], seed=parse_seed(tree))
+
+
+def _seedless(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key != "seed"}
 
 
 def _tuning(tree: dict[str, Any], tune: Any, origins: Origins, most: int) -> Tuning:

@@ -8,7 +8,11 @@ Letters: S source and T target positions, E embedding size, H hidden size, F fee
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from models.config import (
     Dimensions,
@@ -29,9 +33,24 @@ _PART_OF = {"embedding": "embedding", "positions": "embedding", "output": "outpu
 # --- parameters ------------------------------------------------------------------------------------------------------
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves first weights undrawn: where they have no memory, drawing them changes nothing, and takes seconds."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        keywords = keywords or {}
+        if function in _DRAWING or getattr(function, "__module__", None) == nn.init.__name__:
+            return arguments[0] if arguments else keywords["tensor"]
+        return function(*arguments, **keywords)
+
+
+_DRAWING = (torch.Tensor.normal_, torch.Tensor.uniform_)
+
+
 def on_meta(config: ModelConfig, dimensions: Dimensions) -> EncoderDecoder:
     """The model without memory for its weights: for counting."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return build(config, dimensions)
 
 

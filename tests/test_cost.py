@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -318,3 +321,19 @@ def test_a_model_without_widths_has_no_cost() -> None:
         for cost in (forward_flops, state_bytes):
             with pytest.raises(ModelError, match="neither stated nor solved for a budget"):
                 cost(config, 3, 3, 5)
+
+
+def test_counting_draws_nothing_and_loads_no_compiler() -> None:
+    """Which torch would load, for seconds, to draw weights that have no memory."""
+    code = (
+        "import sys\n"
+        "from models.config import Budget, Dimensions\n"
+        "from models.matching import match\n"
+        "from models.registry import MODELS\n"
+        "for model in MODELS.values():\n"
+        "    match(model, Budget(parameters=50_000), Dimensions(10, 12, False, 30))\n"
+        "print(sum(name.startswith(('torch._dynamo', 'torch._inductor')) for name in sys.modules))\n"
+    )
+    root = Path(__file__).parents[1]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout == "0\n"
