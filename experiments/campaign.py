@@ -22,7 +22,7 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
         Member("capacity", "small"),
         Member("length_generalisation", "small"),
         Member("gradients", "small"),
-        Member("real", "small"),
+        Member("real", "small", tuple(f"parts.{part}.compare.seed=[0, 1, 2, 3, 4]" for part in (0, 1))),
         *(Member("g2p", None, (f"task.language={language}",)) for language in ("fre", "hin", "ady", "kor")),
         Member("translation", "small"),
         Member("compositional", "small", ("compare.seed=[0, 1, 2, 3, 4]",)),
