@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,7 +54,7 @@ class RunState:
     @classmethod
     def claim(cls, folder: Path) -> RunState | None:
         """Claims the run whose folder this is; None while another process has it."""
-        lock = _lock(folder / LOCK, wait=False)
+        lock = _lock(folder / LOCK)
         return None if lock is None else cls(folder, lock)
 
     def release(self) -> None:
@@ -154,14 +155,17 @@ def is_claimed(folder: Path) -> bool:
 
 
 @contextmanager
-def exclusively(path: Path) -> Iterator[None]:
-    """Waits until no other process is at what this lock file stands for.
+def exclusively(path: Path, patience: float = 120.0) -> Iterator[None]:
+    """Waits until no other process is at what this lock file stands for, `patience` seconds at most.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be made, or another process is there all that time.
     """
-    lock = _lock(path, wait=True)
-    assert lock is not None
+    deadline = time.monotonic() + patience
+    while (lock := _lock(path)) is None:
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"another process has held {path} for {patience:g} s; if it is stopped, end it")
+        time.sleep(0.05)
     try:
         yield
     finally:
@@ -195,8 +199,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], before: Callab
     os.replace(new, path)
 
 
-def _lock(path: Path, *, wait: bool) -> int | None:
-    """A descriptor of the locked file, which whoever lets go of it may remove; None where it must not be waited for."""
+def _lock(path: Path) -> int | None:
+    """A descriptor of the locked file, which whoever lets go of it may remove; None where another process has it."""
     while True:
         with suppress(FileExistsError):  # not exist_ok, which looks again and fails if the folder is gone by then
             path.parent.mkdir(parents=True)
@@ -205,7 +209,7 @@ def _lock(path: Path, *, wait: bool) -> int | None:
         except FileNotFoundError:  # its folder was removed since
             continue
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(file), os.stat(path)):
                 return file
         except BlockingIOError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -105,6 +107,23 @@ def test_what_is_exclusive_is_waited_for(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert (tmp_path / "log").read_text().splitlines() == ["in", "out"] * 150
+
+
+def test_who_is_stopped_is_not_waited_for_forever(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    code = f"import fcntl, time; f = open({str(lock)!r}, 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); "
+    holder = subprocess.Popen([sys.executable, "-c", code + "time.sleep(600)"], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    holder.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError, match=r"another process has held .*lock for 0\.2 s"), exclusively(lock, 0.2):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with exclusively(lock, 0.2):
+        pass
 
 
 def test_states_lie_beside_a_file_and_elsewhere_for_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
