@@ -49,8 +49,10 @@ def initialise(module: nn.Module) -> None:
 
     Linear layers: Glorot-uniform weights, zero biases (Glorot & Bengio 2010, equation 16). LSTMs, gate by gate:
     Glorot-uniform input weights, orthogonal recurrent weights (Saxe et al. 2014), zero biases but for the forget gates,
-    which start open, with 1 (Jozefowicz et al. 2015, section 2.2).
+    which start open, with 1 (Jozefowicz et al. 2015, section 2.2). Weights on the device "meta" have no values.
     """
+    if next(module.parameters()).is_meta:
+        return
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
