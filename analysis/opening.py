@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +20,7 @@ README = ROOT / "README.md"
 RESULTS = ROOT / "analysis" / "results"
 BEGIN, END = "<!-- findings: python -m analysis.opening -->\n", "<!-- end of findings -->\n"
 FIGURES = ("claims", "scores", "cost")  # of analysis.plots
+COMPONENTS = "5"  # the family of claims that a model's components matter
 
 
 def opening(results: Path) -> str:
@@ -41,7 +42,12 @@ def opening(results: Path) -> str:
     parts = [table.markdown()]
     for answer in answers:
         numbers = [_numbers(entry) for entry in answer.entries if entry.measured]
-        parts.append(f"**{answer.row.name.capitalize()}**{_commands(answer, runs, results)}\n\n" + "\n".join(numbers))
+        commands = _commands(answer.entries, runs, results)
+        parts.append(f"**{answer.row.name.capitalize()}**{commands}\n\n" + "\n".join(numbers))
+    components = [entry for entry in entries if entry.claim.family == COMPONENTS and entry.measured]
+    if components:
+        commands = _commands(components, runs, results)
+        parts.append(f"**Components**{commands}: that each matters is\n\n" + "\n".join(_by_verdict(components)))
     checks = published.measured(published.verify(runs))
     if checks:
         parts.append(
@@ -111,9 +117,19 @@ def _numbers(entry: claims.Entry) -> str:
     return f"- {entry.answer} (**{entry.name}**): {'; '.join(filter(None, said))}."
 
 
-def _commands(answer: claims.Answer, runs: pd.DataFrame, results: Path) -> str:
-    """What runs the grids behind an answer, in brackets."""
-    behind = {run for entry in answer.entries for run in entry.runs}
+def _by_verdict(entries: Sequence[claims.Entry]) -> Iterator[str]:
+    """A line for each verdict on components, the largest effects first."""
+    for verdict in claims.Verdict:
+        found = [entry for entry in entries if entry.verdict is verdict]
+        found.sort(key=lambda entry: -entry.effect.estimate)
+        if found:
+            said = [entry.clause + (f" ({entry.left_out_briefly})" if entry.left_out else "") for entry in found]
+            yield f"- **{verdict}**: {'; '.join(said)}."
+
+
+def _commands(entries: Sequence[claims.Entry], runs: pd.DataFrame, results: Path) -> str:
+    """What runs the grids behind some entries, in brackets."""
+    behind = {run for entry in entries for run in entry.runs}
     every = each(runs)
     grids = set(every.loc[every["run_id"].isin(behind), "grid"])
     asked = [entry["commands"] for file, entry in described(results).items() if file.stem in grids]
