@@ -40,14 +40,11 @@ class _Undrawn(TorchFunctionMode):
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
     ) -> Any:
         keywords = keywords or {}
-        if function in _DRAWING or getattr(function, "__module__", None) == nn.init.__name__:
+        if getattr(function, "__module__", None) == nn.init.__name__:
             return arguments[0] if arguments else keywords["tensor"]
         if function is torch.randn:
             function = torch.empty
         return function(*arguments, **keywords)
-
-
-_DRAWING = (torch.Tensor.normal_, torch.Tensor.uniform_)
 
 
 def on_meta(config: ModelConfig, dimensions: Dimensions) -> EncoderDecoder:
