@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from enum import StrEnum
@@ -379,6 +380,7 @@ def models(
 
 def main() -> None:
     """Entry point of the command `lvt`."""
+    gc.set_threshold(10_000)  # importing libraries and reading grids make many objects and leave hardly any garbage
     app()
 
 
