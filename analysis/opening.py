@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +18,8 @@ from analysis.tables import Table
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-RESULTS = ROOT / "analysis" / "results"
+RESULTS_HERE = "analysis/results"
+RESULTS = ROOT / RESULTS_HERE
 BEGIN, END = "<!-- findings: python -m analysis.opening -->\n", "<!-- end of findings -->\n"
 FIGURES = ("claims", "scores", "cost")  # of analysis.plots
 COMPONENTS = "5"  # the family of claims that a model's components matter
@@ -42,27 +44,19 @@ def opening(results: Path) -> str:
     parts = [table.markdown()]
     for answer in answers:
         numbers = [_numbers(entry) for entry in answer.entries if entry.measured]
-        commands = _commands(answer.entries, runs, results)
-        parts.append(f"**{answer.row.name.capitalize()}**{commands}\n\n" + "\n".join(numbers))
+        parts.append(f"**{answer.row.name.capitalize()}**{_grids(answer.entries, runs)}\n\n" + "\n".join(numbers))
     components = [entry for entry in entries if entry.claim.family == COMPONENTS and entry.measured]
     if components:
-        commands = _commands(components, runs, results)
-        parts.append(f"**Components**{commands}: that each matters is\n\n" + "\n".join(_by_verdict(components)))
+        parts.append(f"**Components**{_grids(components, runs)}\n\n{_components(components).markdown()}")
     checks = published.measured(published.verify(runs))
     if checks:
-        parts.append(
-            "**The published record** (`lvt verify --results analysis/results`)\n\n" + "\n".join(_said(checks))
-        )
+        parts.append(f"**The published record** (`lvt verify --results {RESULTS_HERE}`)\n\n{_checks(checks).markdown()}")
     for plot in _plots(entries):
         path = _figure(results, plot)
         if path.exists():
             parts.append(f"![{plot.title}]({path.relative_to(results.parents[1]).as_posix()})")
-    sources = [
-        f"- {_quoted(entry['commands'])}: {entry['runs']} runs on {entry['hardware']}, {', '.join(entry['versions'])},"
-        f" {entry['last']}, {entry['wall_seconds'] / 60:.0f} minutes from the first start to the last end"
-        for entry in described(results).values()
-    ]
-    parts.append("What this stands on (tables in `analysis/results/`):\n\n" + "\n".join(sources))
+    parts.append(f"What this stands on, and how it is run again (tables in `{RESULTS_HERE}/`):")
+    parts += _sources(described(results))
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,20 +80,18 @@ def write(readme: Path, results: Path) -> None:
     readme.write_text(before + BEGIN + opening(results) + END + after, encoding="utf-8")
 
 
-def _said(checks: list[published.Check]) -> Iterator[str]:
-    """A line for each outcome, with its checks: ours, and what was published."""
-    for outcome in published.Outcome:
-        found = [
-            f"{check.what} {check.form.said(check.ours)} ({check.form.number(check.published)})"
-            for check in checks
-            if check.outcome is outcome
-        ]
-        if found:
-            yield f"- {outcome}: {'; '.join(found)}."
+def _checks(checks: Sequence[published.Check]) -> Table:
+    """Ours beside what was published; what deviates stands last."""
+    order = list(published.Outcome)
+    rows = tuple(
+        (check.what, check.form.said(check.ours), check.form.number(check.published), f"**{check.outcome}**")
+        for check in sorted(checks, key=lambda check: order.index(check.outcome))
+    )
+    return Table(("", "here", "published", ""), rows, frozenset({1, 2}))
 
 
 def _answers(answer: claims.Answer) -> list[str]:
-    return [f"{entry.answer} ({entry.name})" for entry in answer.entries]
+    return [f"**{entry.name}**: {entry.answer}" for entry in answer.entries]
 
 
 def _plots(entries: list[claims.Entry]) -> list[plots.Plot]:
@@ -113,31 +105,49 @@ def _figure(results: Path, plot: plots.Plot) -> Path:
 
 def _numbers(entry: claims.Entry) -> str:
     """A claim with its numbers, and what its verdict stands on."""
-    said = (entry.clause, entry.condition, entry.left_out_briefly)
-    return f"- {entry.answer} (**{entry.name}**): {'; '.join(filter(None, said))}."
+    return f"- {entry.answer} (**{entry.name}**): {'; '.join(filter(None, (entry.clause, _on_what(entry))))}."
 
 
-def _by_verdict(entries: Sequence[claims.Entry]) -> Iterator[str]:
-    """A line for each verdict on components, the largest effects first."""
-    for verdict in claims.Verdict:
-        found = [entry for entry in entries if entry.verdict is verdict]
-        found.sort(key=lambda entry: -entry.effect.estimate)
-        if found:
-            said = [entry.clause + (f" ({entry.left_out_briefly})" if entry.left_out else "") for entry in found]
-            yield f"- **{verdict}**: {'; '.join(said)}."
+def _on_what(entry: claims.Entry) -> str:
+    """What the verdict hangs on, and what was left out of it."""
+    return "; ".join(filter(None, (entry.condition, entry.left_out_briefly)))
 
 
-def _commands(entries: Sequence[claims.Entry], runs: pd.DataFrame, results: Path) -> str:
-    """What runs the grids behind some entries, in brackets."""
+def _components(entries: Sequence[claims.Entry]) -> Table:
+    """The claims on components by verdict, the largest effects first."""
+    order = list(claims.Verdict)
+    rows = tuple(
+        (f"**{entry.verdict}**", entry.claim.says, entry.number, str(len(entry.parts)), _on_what(entry))
+        for entry in sorted(entries, key=lambda entry: (order.index(entry.verdict), -entry.effect.estimate))
+    )
+    header = ("", "claim", "full model minus the variant", "tasks", "on what, or why not")
+    return Table(header, rows, frozenset({2, 3}))
+
+
+def _sources(tables: Mapping[Path, dict[str, Any]]) -> Iterator[str]:
+    """A line on each machine with its versions, and under it a table of what was run there."""
+    places: dict[str, list[tuple[str, ...]]] = {}
+    for file, entry in tables.items():
+        place = f"{entry['hardware']}, {', '.join(entry['versions'])}"
+        minutes = f"{entry['wall_seconds'] / 60:,.0f}"
+        row = (file.stem, _quoted(entry["commands"]), f"{entry['runs']:,}", entry["last"], minutes)
+        places.setdefault(place, []).append(row)
+    header = ("grid", "command", "runs", "last run", "minutes from first start to last end")
+    for place, rows in places.items():
+        yield place
+        yield Table(header, tuple(rows), frozenset({2, 4})).markdown()
+
+
+def _grids(entries: Sequence[claims.Entry], runs: pd.DataFrame) -> str:
+    """The grids behind some entries, in brackets."""
     behind = {run for entry in entries for run in entry.runs}
     every = each(runs)
-    grids = set(every.loc[every["run_id"].isin(behind), "grid"])
-    asked = [entry["commands"] for file, entry in described(results).items() if file.stem in grids]
-    return f" ({_quoted(sorted(set().union(*asked)))})" if asked else ""
+    grids = sorted(set(every.loc[every["run_id"].isin(behind), "grid"]))
+    return f" ({_quoted(grids)})" if grids else ""
 
 
-def _quoted(commands: list[str]) -> str:
-    return ", ".join(f"`{command}`" for command in commands)
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 if __name__ == "__main__":
