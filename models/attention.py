@@ -191,6 +191,12 @@ class CrossAttention(MultiHeadAttention, SourceAttention):
         return self.merge(self.attend(self.split(self.query(x)), key, value, head_mask(mask), scale=self.scale))
 
 
+def for_products(x: Tensor) -> Tensor:
+    """x in the type of matrix products, which under autocast is another: cast once, not anew at every position."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 class LuongAttention(SourceAttention):
     """Scores of a decoder state h and a source state s: "dot" h·s, or "general" h·W s (Luong et al. 2015, 3.1)."""
 
@@ -200,7 +206,8 @@ class LuongAttention(SourceAttention):
 
     def project(self, memory: Tensor) -> tuple[Tensor, ...]:
         """(B, S, H) → keys W s and values s, each (B, S, H); s alone for "dot"."""
-        return (memory,) if self.key is None else (self.key(memory), memory)
+        values = for_products(memory)
+        return (values,) if self.key is None else (self.key(memory), values)
 
     def forward(self, x: Tensor, projected: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
         """(B, T, H) → (B, T, H)."""
@@ -223,7 +230,7 @@ class AdditiveAttention(SourceAttention):
 
     def project(self, memory: Tensor) -> tuple[Tensor, ...]:
         """(B, S, H) → keys U s and values s, each (B, S, H)."""
-        return self.key(memory), memory
+        return self.key(memory), for_products(memory)
 
     def forward(self, x: Tensor, projected: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
         """(B, T, H) → (B, T, H)."""

@@ -57,6 +57,7 @@ from models.registry import MODELS, build
 
 lengths = st.integers(1, 9)
 T = TypeVar("T")
+BFLOAT16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 here")
 
 
 def tokens(rows: int, length: int) -> Tensor:
@@ -292,6 +293,18 @@ def test_state_bytes_are_those_of_the_real_state(
     assert sum(tensor.nbytes for tensor in state.tensors) == taken
     if dtype == torch.float32:
         assert taken == 3 * state_bytes(config, source, target)
+
+
+@BFLOAT16
+@settings(max_examples=60, deadline=None)
+@given(configs(LSTM_DECODERS), lengths, lengths)
+def test_state_bytes_are_those_of_the_real_state_in_bfloat16(config: ModelConfig, source: int, target: int) -> None:
+    """Whatever a layer normalisation leaves in float32 is cast once, where attention looks at it from every step."""
+    model = build(config, dimensions_of(config)).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        state = model.start(model.encode(source_of(config, 3, source, 0)), target)
+        _, state = model.step(torch.tensor([1, 1, 1]), state)
+    assert sum(tensor.nbytes for tensor in state.tensors) == 3 * state_bytes(config, source, target, element_size=2)
 
 
 def test_how_state_grows() -> None:
