@@ -50,7 +50,9 @@ def opening(results: Path) -> str:
         parts.append(f"**Components**{_grids(components, runs)}\n\n{_components(components).markdown()}")
     checks = published.measured(published.verify(runs))
     if checks:
-        parts.append(f"**The published record** (`lvt verify --results {RESULTS_HERE}`)\n\n{_checks(checks).markdown()}")
+        parts.append(
+            f"**The published record** (`lvt verify --results {RESULTS_HERE}`)\n\n{_checks(checks).markdown()}"
+        )
     for plot in _plots(entries):
         path = _figure(results, plot)
         if path.exists():

@@ -101,7 +101,22 @@ def test_the_floor_of_copy_memory() -> None:
 def test_the_order_out_of_range() -> None:
     scores = {"lstm": around(0.99), "transformer": around(0.99)}
     rows = task_rows("odds_first", scores, longer={"lstm": around(0.6), "transformer": around(0.5)})
-    assert checks(rows)["6.4.odds_first"].outcome is Outcome.AGREES
+    assert checks(rows)["6.4.odds_first.lstm"].outcome is Outcome.AGREES
+
+
+def test_the_order_on_parity_and_recall() -> None:
+    longer = {"lstm": around(0.9), "transformer": around(0.5)}
+    parity = task_rows("parity_check", {"lstm": around(0.99), "transformer": around(0.6)}, longer=longer)
+    recall = task_rows(
+        "associative_recall", {"lstm": around(0.9), "lstm_attention": around(0.8), "transformer": around(0.99)}
+    )
+    found = checks(parity + recall)
+    assert found["6.5.parity_check.lstm"].outcome is Outcome.AGREES
+    assert found["6.5.parity_check.lstm"].ours.estimate == pytest.approx(0.4)
+    assert found["6.6.associative_recall.transformer"].outcome is Outcome.AGREES
+    assert found["6.6.associative_recall.lstm_attention"].outcome is Outcome.DEVIATES
+    row = next(row for row in published.as_table(list(found.values())).rows if row[0] == "6.5.parity_check.lstm")
+    assert row[1:4] == ("parity_check out of range, lead of the LSTM over the Transformer", "+40.00 points", "–")
 
 
 def test_nothing_measured_is_said_so() -> None:
