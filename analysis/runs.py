@@ -6,6 +6,7 @@ The store is read once (`load`); everything after that is a function of the tabl
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
+from analysis import curves
 from experiments import schema
 
 if TYPE_CHECKING:
@@ -81,17 +83,18 @@ def load(tracking_uri: str, grids: Sequence[str]) -> pd.DataFrame:
     """
     client = _client(tracking_uri)
     known = {experiment.name: experiment.experiment_id for experiment in _experiments(client)}
-    rows: list[dict[str, Any]] = []
+    tables = []
     for grid in dict.fromkeys(grids):
         if grid not in known:
             names = ", ".join(sorted(set(known) - {NO_GRID})) or "none"
             raise StoreReadError(f"no runs of grid {grid!r} in {tracking_uri}; grids with runs: {names}")
-        for run in _newest_of_each_key(_search(client, known[grid])):
-            rows.extend(_rows(client, run, grid))
-    return tidy(rows)
+        found = _newest_of_each_key(_search(client, known[grid]))
+        measured = pd.concat([_scalars(found), curves.read(client, tracking_uri, known[grid], found)])
+        tables.append(_joined(found, grid, measured))
+    return tidy(pd.concat(tables) if tables else [])
 
 
-def tidy(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def tidy(rows: pd.DataFrame | Iterable[dict[str, Any]]) -> pd.DataFrame:
     """The table of `load` from its rows: columns, their types and the order."""
     return in_order(pd.DataFrame(rows, columns=list(COLUMNS)).astype(_DTYPES))
 
@@ -160,7 +163,27 @@ def _tag(run: Run, name: str) -> str:
     return str(run.data.tags[name])
 
 
-def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]:
+def _scalars(runs: Sequence[Run]) -> pd.DataFrame:
+    """What was measured once, as `curves.read` returns the rest."""
+    found = [
+        (run.info.run_id, name, math.nan, value)
+        for run in runs
+        for name, value in run.data.metrics.items()
+        if not schema.axis_of(name)
+    ]
+    return pd.DataFrame(found, columns=list(curves.COLUMNS))
+
+
+def _joined(runs: Sequence[Run], grid: str, measured: pd.DataFrame) -> pd.DataFrame:
+    """What each run is, beside what was measured in it; one row of a run that logged nothing."""
+    labels = pd.DataFrame([_labels(run, grid) for run in runs], columns=list(RUN_COLUMNS))
+    axes = measured["metric"].map({name: schema.axis_of(name) for name in measured["metric"].unique()})
+    table = labels.merge(measured.assign(axis=axes), on="run_id", how="left")
+    return table.assign(axis=table["axis"].fillna(""))
+
+
+def _labels(run: Run, grid: str) -> dict[str, Any]:
+    """The columns of a run that have one value."""
     tags = run.data.tags
     gates = {
         name.removeprefix(schema.GATE_PREFIX): outcome
@@ -168,7 +191,7 @@ def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]
         if name.startswith(schema.GATE_PREFIX)
     }
     failed = [f"{name}: {outcome}" for name, outcome in gates.items() if outcome != schema.GATE_PASSED]
-    same: dict[str, Any] = {
+    return {
         "run_id": run.info.run_id,
         "run_name": run.info.run_name,
         "grid": grid,
@@ -198,18 +221,6 @@ def _rows(client: MlflowClient, run: Run, grid: str) -> Iterator[dict[str, Any]]
         "gates": "; ".join(failed) or (schema.GATE_PASSED if gates else ""),
         "start_time": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
     }
-    if not run.data.metrics:
-        yield same | {"metric": None, "axis": "", "at": None, "value": None}
-    for metric, latest in run.data.metrics.items():
-        axis = schema.axis_of(metric)
-        if not axis:
-            yield same | {"metric": metric, "axis": "", "at": None, "value": latest}
-            continue
-        history = client.get_metric_history(run.info.run_id, metric)
-        # Logged again at the same place (after a resumption): the later one stands.
-        points = {point.step: point.value for point in sorted(history, key=lambda point: point.timestamp)}
-        for at, value in points.items():
-            yield same | {"metric": metric, "axis": axis, "at": at, "value": value}
 
 
 def to_parquet(runs: pd.DataFrame, file: str | os.PathLike[str]) -> None:

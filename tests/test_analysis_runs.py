@@ -1,5 +1,7 @@
+import math
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import tracked_runs as truth
+from mlflow.tracking import MlflowClient
 
-from analysis import runs
+from analysis import curves, runs
 from analysis.runs import StoreReadError
 from experiments import schema as s
 
@@ -98,6 +101,36 @@ def test_several_grids_and_the_order_of_rows(tracked: str, known: pd.DataFrame) 
 
 def test_pages_are_turned(tracked: str, known: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "PAGE", 3)
+    pd.testing.assert_frame_equal(runs.load(tracked, [truth.GRID]), known)
+
+
+def test_curves_of_a_file_are_those_that_mlflow_returns(
+    tracked: str, known: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SQLite store's are read from its table; should MLflow change it, this fails."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("curves")
+    run_id, deleted = (client.create_run(experiment).info.run_id for _ in range(2))
+    for run, at, value, time in (
+        *((run_id, 2, 0.5, 30), (run_id, 1, math.nan, 10), (run_id, 3, 0.1, 20)),
+        *((run_id, 3, 0.9, 40), (run_id, 3, 0.2, 30), (deleted, 1, 0.3, 10)),
+    ):
+        client.log_metric(run, "test/wer_by_length", value, timestamp=time, step=at)
+    client.log_metric(run_id, "test/wer", 0.5)
+    client.delete_run(deleted)
+    found = client.search_runs([experiment])
+    in_file = curves.read(client, uri, experiment, found).sort_values("at", ignore_index=True)
+    assert [run.info.run_id for run in found] == [run_id]
+    assert in_file["value"].tolist() == pytest.approx([math.nan, 0.5, 0.9], nan_ok=True)
+    assert set(in_file["metric"]) == {"test/wer_by_length"}
+
+    def unreadable(*of_what: object) -> list[curves.Point]:
+        raise sqlite3.OperationalError("no such table: metrics")
+
+    monkeypatch.setattr(curves, "_in_file", unreadable)
+    asked_for = curves.read(client, uri, experiment, found).sort_values("at", ignore_index=True)
+    pd.testing.assert_frame_equal(asked_for, in_file)
     pd.testing.assert_frame_equal(runs.load(tracked, [truth.GRID]), known)
 
 
