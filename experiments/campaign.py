@@ -26,6 +26,7 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
         *(Member("g2p", None, (f"task.language={language}",)) for language in ("fre", "hin", "ady", "kor")),
         Member("translation", "small"),
         Member("compositional", "small", ("compare.seed=[0, 1, 2, 3, 4]",)),
+        Member("compositional", "cogs"),
         Member("tuning", None),
         Member("ablations", None),
     ),
