@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from experiments.config import EfficiencyRun, LearnRun, Run, run_key
 from experiments.engine import LOOK_EVERY, Begun, Event, Lost
-from experiments.environment import prepare_processor
+from experiments.environment import prepare_process
 from experiments.run import Job, Outcome, Place, execute
 from experiments.state import state_folder
 from experiments.tracking import left_to_send, send_patiently
@@ -148,7 +148,7 @@ class _Desk:
 
 def _execute(job: Job, place: Place, desk: Any, ticket: int) -> dict[Run, Outcome]:
     """Executes a job as a task, on a machine whose home folder may be another one than the parent's."""
-    prepare_processor()
+    prepare_process()
     store = place.store
     place = replace(place, store=replace(store, states=state_folder(store.tracking_uri) / store.states.name))
     node = ray.get_runtime_context().get_node_id()

@@ -20,7 +20,7 @@ from experiments import machine, memory, schema
 from experiments.config import Efficiency
 from experiments.data import Batch
 from experiments.timing import TooSlow, interleaved, percentile, quartiles, relative_interval, timed, wait_for
-from experiments.training import update, uses_bfloat16
+from experiments.training import Keeper, update, uses_bfloat16
 from models.config import Dimensions, ModelConfig
 from models.cost import attention_share, state_bytes, training_flops
 from models.interface import BOS, EncoderDecoder, Memory, State
@@ -43,6 +43,10 @@ class Recorder(Protocol):
         """Takes a tag of experiments.schema."""
 
 
+class FailedBefore(Exception):
+    """Something went wrong with a model before its sweep was interrupted."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model that is to be measured.
@@ -51,17 +55,21 @@ class Subject:
         config: of the model, widths stated.
         seed: of the weights and the tokens.
         recorder: takes its results.
+        keeper: keeps how far its sweep is.
     """
 
     config: ModelConfig
     seed: int
     recorder: Recorder
+    keeper: Keeper
 
 
 def measure(
     subjects: Sequence[Subject], settings: Efficiency, *, device: torch.device, watch: Callable[[int, int], None]
 ) -> list[Exception | None]:
     """Measures everything at every length and position, the models in turn.
+
+    Where the keepers have the state of an earlier attempt, lengths that are done are not measured again.
 
     Args:
         subjects: the models.
@@ -76,10 +84,12 @@ def measure(
     peak = matmul_flops_per_second(device, bfloat16)
     contenders = [_Contender(subject, settings, device, bfloat16) for subject in subjects]
     total = len(settings.lengths) + len(settings.positions)
-    with memory.only_what_is_free():
-        for done, length in enumerate(settings.lengths):
+    with memory.only_what_is_free(device):
+        for done in range(min(contender.done for contender in contenders), len(settings.lengths)):
             watch(done, total)
-            _at_length(contenders, length, peak, device)
+            _at_length(contenders, settings.lengths[done], peak, device)
+            for contender in contenders:
+                contender.keep(done + 1)
         if settings.positions:
             _by_position(contenders, settings, device, lambda done: watch(len(settings.lengths) + done, total))
     watch(total, total)
@@ -163,9 +173,12 @@ class _Contender:
         self.settings = settings
         self.device = device
         self.bfloat16 = bfloat16
-        self.recorder = subject.recorder
-        self.going_on = set(schema.PHASES) if settings.positions else set(schema.PHASES) - {"step"}
-        self.error: Exception | None = None
+        self.recorder, self._keeper = subject.recorder, subject.keeper
+        kept = subject.keeper.load()
+        self.done = 0 if kept is None else int(kept["lengths"])
+        phases = set(schema.PHASES) if settings.positions else set(schema.PHASES) - {"step"}
+        self.going_on = phases if kept is None else set(kept["going_on"])
+        self.error: Exception | None = FailedBefore(kept["error"]) if kept is not None and kept["error"] else None
         self.model = build(subject.config, dimensions(settings)).to(device)
         self.optimizer = _optimizer(self.model)
         self.generator = torch.Generator().manual_seed(subject.seed)
@@ -173,6 +186,11 @@ class _Contender:
         self._generation: _Generation | None = None
         self._state: tuple[Tensor, State, int] | None = None  # tokens, state, positions done
         self._train_seconds: float | None = None
+
+    def keep(self, done: int) -> None:
+        """Keeps that so many lengths are done."""
+        error = "" if self.error is None else repr(self.error)
+        self._keeper.save({"lengths": done, "going_on": sorted(self.going_on), "error": error})
 
     def begin(self, length: int) -> None:
         """Draws the batch of this length."""

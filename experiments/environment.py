@@ -27,15 +27,19 @@ def versions() -> str:
     return f"python {platform.python_version()}, torch {torch.__version__}"
 
 
-def prepare_processor() -> None:
-    """Makes this process what every run is executed in: one thread, and numbers below the normal ones become zero.
+def prepare_process() -> None:
+    """Makes this process what every run is executed in: one thread, no tiny numbers, and float32 that is float32.
 
-    Gradients that vanish over hundreds of positions end in denormal numbers, for which a processor takes many times as
-    long: a training step of an LSTM without attention took six times as long at length 512. What would be timed is how
-    the processor represents them; a GPU takes no longer for them.
+    Numbers below the normal ones become zero. Gradients that vanish over hundreds of positions end in them, for which a
+    processor takes many times as long: a training step of an LSTM without attention took six times as long at length
+    512. What would be timed is how the processor represents them; a GPU takes no longer for them.
+
+    A GPU would round what goes into the products of nn.LSTM to 10 bits (TF32), unasked and in no other product, so that
+    an LSTM was faster in float32 than it is, and a step of it another than the same position of a pass.
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def flushes_denormals() -> bool:

@@ -23,7 +23,7 @@ from experiments.config import EfficiencyRun, LearnRun, Run, run_key
 from experiments.console import console, stop, table
 from experiments.data import DataError
 from experiments.engine import Engine
-from experiments.environment import prepare_processor
+from experiments.environment import prepare_process
 from experiments.estimate import estimated_seconds
 from experiments.execution import Limits, Stopped, execute_grid
 from experiments.grid import Grid, GridError, load_grid
@@ -269,7 +269,7 @@ def _cluster(how: How) -> tuple[str, Callable[[Place, int], Engine]]:
 
 def seconds_of(run: LearnRun, config: ModelConfig, *, data: Path | None, device: str) -> float:
     """How long a run will take, in seconds."""
-    prepare_processor()  # as a worker has it
+    prepare_process()  # as a worker has it
     return estimated_seconds(run, config, load_task(run.task, data), torch.device(device))
 
 

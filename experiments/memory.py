@@ -15,26 +15,28 @@ from multiprocessing.connection import Connection
 import psutil
 import torch
 
-from experiments.environment import prepare_processor
+from experiments.environment import prepare_process
 
-# How torch and its libraries say on a CPU that there is no memory: as a RuntimeError.
+# How torch and its libraries say that there is no memory, other than by an error of its own: as a RuntimeError.
 _WORDS = ("not enough memory", "can't allocate memory", "bad_alloc", "out of memory", "could not create a memory")
+_WORDS_OF_CUDA = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is how the want of memory shows."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS + _WORDS_OF_CUDA)
 
 
 @contextmanager
-def only_what_is_free() -> Iterator[None]:
+def only_what_is_free(device: torch.device) -> Iterator[None]:
     """Lets this process allocate no more than is free now, so that asking for more is an error of its own.
 
-    Otherwise Linux promises more than it has, and kills a process when it is used. No limit on other systems.
+    Otherwise Linux promises more than it has, and kills a process when it is used. No limit on other systems, nor for
+    work on a GPU: its memory has addresses among those that would be limited, and its allocator says when it ends.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or device.type != "cpu":
         yield
         return
     import resource  # which other systems may lack
@@ -93,11 +95,11 @@ def peak(rehearsal: Callable[[], object], work: Callable[[], object], device: to
 
 def _resident_peak(sender: Connection, rehearsal: Callable[[], object], work: Callable[[], object]) -> None:
     """Runs in a process of its own; sends the bytes, or what was raised."""
-    prepare_processor()
+    prepare_process()
     try:
         rehearsal()
         before = _status_bytes("VmRSS")
-        with only_what_is_free():
+        with only_what_is_free(torch.device("cpu")):
             work()
     except Exception as error:
         sender.send(error)

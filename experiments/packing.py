@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from experiments.config import LearnRun, Run
-from experiments.environment import prepare_processor
+from experiments.environment import prepare_process
 from experiments.run import load_task, sized_model
 from experiments.timing import wait_for
 from experiments.training import optimizer_for, update, uses_bfloat16
@@ -89,7 +89,7 @@ def _together(connections: Sequence[Connection]) -> float:
 
 def _train(connection: Connection, runs: Sequence[LearnRun], data_root: Path | None, device_name: str) -> None:
     """Trains the runs in turn, for a while whenever it is told to."""
-    prepare_processor()
+    prepare_process()
     device = torch.device(device_name)
     rounds = []
     for run in runs:

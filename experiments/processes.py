@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 
 from experiments.config import EfficiencyRun, Run
 from experiments.engine import LOOK_EVERY, Begun, Event, Lost
-from experiments.environment import prepare_processor
+from experiments.environment import prepare_process
 from experiments.run import Job, Outcome, Place, execute
 from experiments.training import Status
 
@@ -145,7 +145,7 @@ def _work(connection: Connection, place: Place) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all: the parent decides
         signal.signal(number, signal.SIG_IGN)
-    prepare_processor()
+    prepare_process()
 
     def tell(run: Run | None, news: Begun | Status | Outcome) -> None:
         with suppress(OSError):  # the parent is gone; a training sees that itself and keeps what it has

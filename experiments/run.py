@@ -98,7 +98,7 @@ class Outcome(NamedTuple):
 
 
 class Checkpoints:
-    """Keeps the state of a run's training (experiments.training.Keeper), with the points that are not yet tracked."""
+    """Keeps how far a run is (experiments.training.Keeper), with the points that are not yet tracked."""
 
     def __init__(
         self,
@@ -223,9 +223,9 @@ def execute(
                 _execute_profile(run, sized[run], place, attempt.tracked)
         except Exception as error:
             errors[run] = error
-    sweeps = {run: attempts[run].tracked for run in sized if isinstance(run, EfficiencyRun) and run not in errors}
+    sweeps = {run: attempts[run] for run in sized if isinstance(run, EfficiencyRun) and run not in errors}
     if sweeps:
-        errors |= _execute_efficiency(sweeps, sized, torch.device(place.device), watch, stop)
+        errors |= _execute_efficiency(sweeps, sized, place, watch, stop)
     for run, attempt in attempts.items():
         outcomes[run] = attempt.end(errors.get(run))
     errors.clear()  # their frames may hold what took the memory
@@ -302,7 +302,7 @@ def _execute_training(
                 seed=run.seed,
                 device=device,
                 recorder=tracked,
-                keeper=Checkpoints(attempt.state, attempt.checkpoint, tracked, place.checkpoint_every, stop),
+                keeper=_keeper(attempt, place, stop),
                 watch=watch,
                 step=together.update if together else update,
                 prunes=partial(_prunes, run),
@@ -383,9 +383,9 @@ def evenly(predictions: Sequence[Prediction], most: int) -> Sequence[Prediction]
 
 
 def _execute_efficiency(
-    runs: Mapping[EfficiencyRun, TrackedRun],
+    attempts: Mapping[EfficiencyRun, _Attempt],
     configs: Mapping[Run, ModelConfig],
-    device: torch.device,
+    place: Place,
     watch: Callable[[Run, Status], None],
     stop: Callable[[], bool],
 ) -> dict[Run, Exception]:
@@ -394,16 +394,23 @@ def _execute_efficiency(
     def report(done: int, total: int) -> None:
         if stop():
             raise Interrupted
-        for run in runs:
+        for run in attempts:
             watch(run, Status(done, total, float("nan"), float("nan"), float("nan")))
 
-    subjects = [efficiency.Subject(configs[run], run.seed, tracked) for run, tracked in runs.items()]
-    settings = next(iter(runs)).efficiency
+    subjects = [
+        efficiency.Subject(configs[run], run.seed, attempt.tracked, _keeper(attempt, place, stop=lambda: False))
+        for run, attempt in attempts.items()
+    ]
+    settings = next(iter(attempts)).efficiency
     try:
-        found = efficiency.measure(subjects, settings, device=device, watch=report)
+        found = efficiency.measure(subjects, settings, device=torch.device(place.device), watch=report)
     except Exception as error:
-        found = [error] * len(runs)
-    return {run: error for run, error in zip(runs, found, strict=True) if error is not None}
+        found = [error] * len(attempts)
+    return {run: error for run, error in zip(attempts, found, strict=True) if error is not None}
+
+
+def _keeper(attempt: _Attempt, place: Place, stop: Callable[[], bool]) -> Checkpoints:
+    return Checkpoints(attempt.state, attempt.checkpoint, attempt.tracked, place.checkpoint_every, stop)
 
 
 def _execute_profile(run: ProfileRun, config: ModelConfig, place: Place, tracked: TrackedRun) -> None:

@@ -75,7 +75,7 @@ class Pruned(Exception):
 
 
 class Keeper(Protocol):
-    """Keeps the state of a training, so that it can go on where it was interrupted (experiments.run)."""
+    """Keeps the state of a training or a sweep, so that it can go on where it was interrupted (experiments.run)."""
 
     def load(self) -> Mapping[str, Any] | None:
         """What was kept last; None at the beginning."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -47,12 +48,36 @@ class Recorder:
         self.tags[name] = value
 
 
+@dataclass
+class Kept:
+    """Keeps how far a sweep is, as a file does."""
+
+    state: Mapping[str, Any] | None = None
+
+    def load(self) -> Mapping[str, Any] | None:
+        return self.state
+
+    def due(self) -> bool:
+        raise AssertionError  # a sweep is kept at every length
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        self.state = json.loads(json.dumps(state))
+
+
 def measured(
-    configs: list[ModelConfig], settings: Efficiency, watch: Callable[[int, int], None] = lambda done, total: None
+    configs: list[ModelConfig],
+    settings: Efficiency,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    kept: list[Kept] | None = None,
+    device: torch.device = CPU,
 ) -> tuple[list[Recorder], list[Exception | None]]:
-    recorders = [Recorder() for _ in configs]
-    subjects = [Subject(config, 7, recorder) for config, recorder in zip(configs, recorders, strict=True)]
-    return recorders, efficiency.measure(subjects, settings, device=CPU, watch=watch)
+    recorders, keepers = [Recorder() for _ in configs], kept or [Kept() for _ in configs]
+    subjects = [
+        Subject(config, 7, recorder, keeper)
+        for config, recorder, keeper in zip(configs, recorders, keepers, strict=True)
+    ]
+    return recorders, efficiency.measure(subjects, settings, device=device, watch=watch)
 
 
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +243,42 @@ def test_what_goes_wrong_with_one_model_is_its_own(monkeypatch: pytest.MonkeyPat
     assert set(lstm.values[schema.GENERATE_SECONDS]) == {4, 16}
 
 
+class Stop(Exception):
+    """In the place of an interrupt."""
+
+
+def test_an_interrupted_sweep_goes_on_at_the_length_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What had ended stays ended, and who had failed has failed."""
+    no_clock(monkeypatch)
+
+    def at(last: int) -> Callable[[int, int], None]:
+        def watch(done: int, total: int) -> None:
+            if done == last:
+                raise Stop
+
+        return watch
+
+    def step(self: TransformerDecoder, *arguments: Any) -> Any:
+        raise ArithmeticError("broken")
+
+    def generate_naively(model: EncoderDecoder, *arguments: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    settings = SETTINGS.model_copy(update={"lengths": (4, 8, 16)})
+    kept = [Kept(), Kept()]
+    with monkeypatch.context() as context:
+        context.setattr(TransformerDecoder, "step", step)
+        context.setattr(efficiency, "generate_naively", generate_naively)
+        with pytest.raises(Stop):
+            measured([LSTM, SINUSOIDAL], settings, at(2), kept=kept)
+    (lstm, transformer), (fine, error) = measured([LSTM, SINUSOIDAL], settings, kept=kept)
+    assert fine is None
+    assert set(lstm.values[schema.TRAIN_STEP_SECONDS]) == {16}
+    assert schema.GENERATE_NAIVE_SECONDS not in lstm.values
+    assert (type(error), str(error)) == (efficiency.FailedBefore, "ArithmeticError('broken')")
+    assert transformer.values == {}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process's memory")
 def test_peak_memory_sees_what_a_step_holds() -> None:
     """A hundred megabytes of logits more or less, on top of whatever else a step needs."""
@@ -271,9 +332,7 @@ def test_how_many_sequences_a_batch_has() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("settings", [SETTINGS, BY_POSITION], ids=["by length", "by position"])
 def test_everything_is_measured_on_cuda(settings: Efficiency) -> None:
-    recorders = [Recorder() for _ in CONFIGS]
-    subjects = [Subject(config, 0, recorder) for config, recorder in zip(CONFIGS, recorders, strict=True)]
-    errors = efficiency.measure(subjects, settings, device=torch.device("cuda"), watch=lambda done, total: None)
+    recorders, errors = measured(CONFIGS, settings, device=torch.device("cuda"))
     assert errors == [None] * 3
     for recorder in recorders:
         assert set(recorder.values[schema.PEAK_MEMORY]) == set(settings.lengths)

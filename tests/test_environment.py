@@ -1,11 +1,40 @@
-"""The state of the code that a run is tagged with."""
+"""What a process is made before it executes runs, and the state of the code that a run is tagged with."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
-from experiments.environment import git_state
+import pytest
+import torch
+from torch import nn
+
+from experiments.environment import git_state, prepare_process
+
+PREPARED = """
+import torch
+from experiments.environment import flushes_denormals, prepare_process
+before = torch.backends.cudnn.rnn.fp32_precision
+prepare_process()
+print(torch.get_num_threads(), flushes_denormals(), before, torch.backends.cudnn.rnn.fp32_precision)
+"""
+
+
+def test_a_process_is_prepared() -> None:
+    """On a GPU nn.LSTM would compute in TF32 by default, which nothing else does."""
+    done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "True", "tf32", "none"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_an_lstm_in_float32_is_as_exact_as_on_a_processor() -> None:
+    prepare_process()
+    torch.manual_seed(0)
+    lstm, x = nn.LSTM(256, 256), torch.randn(64, 8, 256)
+    here, there = lstm(x)[0], lstm.to("cuda")(x.to("cuda"))[0].cpu()
+    assert (there - here).abs().max() < 1e-5  # with TF32 it is some 1e-4
 
 
 def test_what_runs_depend_on_decides_whether_the_code_has_changes(tmp_path: Path) -> None:

@@ -213,6 +213,29 @@ def test_one_of_several_sweeps_may_fail_alone(place: Place, tmp_path: Path, monk
     assert [run.data.tags[schema.REASON] for (run,) in kept] == ["ArithmeticError: all"] * 2
 
 
+def test_an_interrupted_sweep_goes_on_under_the_same_ids(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "sweeps.yaml"
+    path.write_text(SWEEPS, encoding="utf-8")
+    runs = load_grid(str(path), ["seed=9", "efficiency.lengths=[4, 6, 8]", "efficiency.seconds_per_point=0.2"]).runs
+    watched: list[int] = []
+
+    def watch(run: Run, status: Status) -> None:
+        watched.append(status.step)
+
+    stopped = execute(runs, place, watch, stop=lambda: watched.count(1) == len(runs))
+    assert {outcome.kind for outcome in stopped.values()} == {"interrupted"}
+    keys = [run_key(run, "cpu") for run in runs]
+    before = [[one.info.run_id for one in stored(place, key)] for key in keys]
+    watched.clear()
+    assert {outcome.kind for outcome in execute(runs, place, watch).values()} == {"finished"}
+    assert sorted(set(watched)) == [2, 3]
+    assert [[one.info.run_id for one in stored(place, key)] for key in keys] == before
+    client = MlflowClient(place.store.tracking_uri)
+    for (run_id,) in before:
+        history = client.get_metric_history(run_id, schema.TRAIN_STEP_SECONDS)
+        assert sorted(point.step for point in history) == [4, 6, 8]
+
+
 def test_runs_that_follow_from_others(place: Place, tmp_path: Path) -> None:
     """Told of each run that is over, once, what it says is executed as well; the observer sees nothing else."""
     first, bad, second, third = runs_of(tmp_path, ["compare.seed=[20, 21]", "training.steps=25"])

@@ -16,7 +16,7 @@ from analysis import runs as runs_table
 from experiments import gradients, schema
 from experiments.config import Gradients, parse_run, run_key
 from experiments.data import Batch
-from experiments.environment import prepare_processor
+from experiments.environment import prepare_process
 from experiments.gradients import input_gradients, reach_of_loss
 from experiments.grid import load_grid
 from experiments.run import Outcome, Place, execute
@@ -168,7 +168,7 @@ def test_few_at_a_time_streams_are_what_they_are_together(monkeypatch: pytest.Mo
 
 
 def test_small_numbers_are_not_lost_in_their_squares_and_vanished_ones_are_zero() -> None:
-    prepare_processor()  # numbers below 1e-38 become zero, as in every run
+    prepare_process()  # numbers below 1e-38 become zero, as in every run
     tokens = torch.full((1, 4), 5)
     target = torch.tensor([[0, 0, 0, 1]])
     norms = input_gradients(Decaying(1e-15, 0.0), Batch(tokens, tokens, target, torch.tensor([4]))).norms  # type: ignore[arg-type]

@@ -71,13 +71,16 @@ def test_more_memory_than_is_free_is_refused_while_guarded() -> None:
 
     before = resource.getrlimit(resource.RLIMIT_AS)
     too_much = psutil.virtual_memory().total // 4 + 1  # floats
-    with pytest.raises(RuntimeError) as caught, memory.only_what_is_free():
+    with pytest.raises(RuntimeError) as caught, memory.only_what_is_free(CPU):
         torch.empty(too_much)
     assert memory.is_out_of_memory(caught.value)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+    with memory.only_what_is_free(torch.device("cuda")):  # whose memory has addresses in this process
+        assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
-def test_what_is_no_want_of_memory() -> None:
+def test_what_is_a_want_of_memory_and_what_is_not() -> None:
+    assert memory.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"))
     assert memory.is_out_of_memory(MemoryError())
     assert memory.is_out_of_memory(torch.OutOfMemoryError())
     assert not memory.is_out_of_memory(RuntimeError("shapes differ"))

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from analysis import scaling
 from experiments import efficiency, evaluation, memory, training
 from experiments.config import Efficiency, Training
-from experiments.environment import hardware, prepare_processor
+from experiments.environment import hardware, prepare_process
 from experiments.run import Checkpoints, Place, load_task
 from experiments.state import RunState
 from experiments.stores import open_store
@@ -391,7 +391,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    prepare_processor()
+    prepare_process()
     line = "{:<56} {:<38} {:>8} {:>8}  {}"
     print(line.format("what", "where", "bar", "found", ""), flush=True)
     for name in arguments.rows or ROWS:
