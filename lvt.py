@@ -75,7 +75,7 @@ def run(
         str | None,
         typer.Option(
             metavar="N|auto",
-            help="Processes at once, or as many as pay; default: one a core, on a GPU one. On a cluster: on each GPU.",
+            help="Processes at once, or as many as pay; default: one a core, or one a GPU. On a cluster: on each GPU.",
         ),
     ] = None,
     engine: Annotated[EngineChoice, typer.Option(help="Processes of this machine, or tasks of a Ray cluster.")] = (

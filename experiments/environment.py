@@ -42,6 +42,11 @@ def prepare_process() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
+def take_gpu(number: int) -> None:
+    """Makes "cuda" stand for one of this machine's GPUs; processes that are numbered from 0 share them evenly."""
+    torch.cuda.set_device(number % torch.cuda.device_count())
+
+
 def flushes_denormals() -> bool:
     """Whether numbers below the normal ones become zero on the processor."""
     smallest_normal = torch.tensor([torch.finfo(torch.float32).tiny])

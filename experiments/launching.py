@@ -226,7 +226,9 @@ def device_of(choice: str) -> str:
 
 
 def _default_workers(device: str) -> int:
-    return 1 if device == "cuda" else psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    if device == "cuda":
+        return torch.cuda.device_count()
+    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
 
 def _paying_workers(out: Console, runs: list[Run], data: Path | None, device: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from experiments.config import LearnRun, Run
-from experiments.environment import prepare_process
+from experiments.environment import prepare_process, take_gpu
 from experiments.run import load_task, sized_model
 from experiments.timing import wait_for
 from experiments.training import optimizer_for, update, uses_bfloat16
@@ -53,7 +53,7 @@ def throughputs(runs: Sequence[LearnRun], data_root: Path | None, device: str, m
             while len(workers) < count:
                 ours, theirs = _context.Pipe()
                 process: BaseProcess = _context.Process(
-                    target=_train, args=(theirs, runs, data_root, device), daemon=True
+                    target=_train, args=(theirs, runs, data_root, device, len(workers)), daemon=True
                 )
                 process.start()
                 theirs.close()
@@ -87,9 +87,13 @@ def _together(connections: Sequence[Connection]) -> float:
     return sum(answers)
 
 
-def _train(connection: Connection, runs: Sequence[LearnRun], data_root: Path | None, device_name: str) -> None:
+def _train(
+    connection: Connection, runs: Sequence[LearnRun], data_root: Path | None, device_name: str, number: int
+) -> None:
     """Trains the runs in turn, for a while whenever it is told to."""
     prepare_process()
+    if device_name == "cuda":
+        take_gpu(number)
     device = torch.device(device_name)
     rounds = []
     for run in runs:

@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 
 from experiments.config import EfficiencyRun, Run
 from experiments.engine import LOOK_EVERY, Begun, Event, Lost
-from experiments.environment import prepare_process
+from experiments.environment import prepare_process, take_gpu
 from experiments.run import Job, Outcome, Place, execute
 from experiments.training import Status
 
@@ -30,6 +30,7 @@ class _Worker:
 
     process: SpawnProcess
     connection: Connection
+    number: int  # from 0, of those in the pool; which GPU it has follows from it
     ticket: int | None = None  # of its job
     left: int = 0  # runs of the job that have not ended
     given: float = 0.0  # time.monotonic() when it got the job …
@@ -57,7 +58,8 @@ class Processes:
             except OSError:  # it died while it was idle
                 self._bury(worker)
         else:
-            worker = _start(self._place)
+            taken = {worker.number for worker in self._pool}
+            worker = _start(self._place, next(number for number in itertools.count() if number not in taken))
             self._pool.append(worker)
             worker.connection.send(job)
         worker.ticket, worker.left = next(self._tickets), len(job)
@@ -122,12 +124,12 @@ class Processes:
         self._pool.remove(worker)
 
 
-def _start(place: Place) -> _Worker:
+def _start(place: Place, number: int) -> _Worker:
     ours, theirs = _context.Pipe()
-    process = _context.Process(target=_work, args=(theirs, place), daemon=False)  # it has children of its own
+    process = _context.Process(target=_work, args=(theirs, place, number), daemon=False)  # it has children of its own
     process.start()
     theirs.close()
-    return _Worker(process, ours)
+    return _Worker(process, ours, number)
 
 
 def _death(exit_code: int | None) -> str:
@@ -137,7 +139,7 @@ def _death(exit_code: int | None) -> str:
     return f"the worker ended with exit code {exit_code}"
 
 
-def _work(connection: Connection, place: Place) -> None:
+def _work(connection: Connection, place: Place, number: int) -> None:
     """The life of a worker: job after job, until the parent says `STOP` or hangs up.
 
     While a run is executed nothing but that can arrive, so that a look at the connection tells whether to stop: no lock
@@ -146,6 +148,8 @@ def _work(connection: Connection, place: Place) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all: the parent decides
         signal.signal(number, signal.SIG_IGN)
     prepare_process()
+    if place.device == "cuda":
+        take_gpu(number)
 
     def tell(run: Run | None, news: Begun | Status | Outcome) -> None:
         with suppress(OSError):  # the parent is gone; a training sees that itself and keeps what it has

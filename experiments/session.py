@@ -74,7 +74,7 @@ def state_of(
         "optimizer": optimizer.state_dict(),
         "data": generator.get_state(),
         "dropout": torch.get_rng_state(),
-        "dropout_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "dropout_cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
     }
 
 
@@ -107,6 +107,6 @@ def resume(
     if not torch.equal(generator.get_state(), state["data"]):
         raise ResumeError("the checkpoint belongs to other training data")
     torch.set_rng_state(state["dropout"])
-    if state["dropout_cuda"]:
-        torch.cuda.set_rng_state_all(state["dropout_cuda"])
+    for of_gpu in state["dropout_cuda"]:
+        torch.cuda.set_rng_state(of_gpu)
     return session

@@ -42,6 +42,7 @@ class _Training(NamedTuple):
     data_root: Path | None
     device: str  # "cpu" or "cuda"
     folder: Path  # of the team: MEETING, the file by which its processes find each other, and KEPT
+    gpu: int  # of the first process; those of the others follow
 
 
 class Team:
@@ -63,7 +64,8 @@ class Team:
         if device == "cuda" and torch.cuda.device_count() < run.training.devices:
             raise ValueError(f"devices: {run.training.devices} asked for, {torch.cuda.device_count()} GPUs are there")
         self._folder = tempfile.TemporaryDirectory()
-        self._training = _Training(run, config, data_root, device, Path(self._folder.name))
+        gpu = torch.cuda.current_device() if device == "cuda" else 0
+        self._training = _Training(run, config, data_root, device, Path(self._folder.name), gpu)
         self._step = 0
         if kept is not None:  # in a file: tensors given to a process would be shared with it, and updated by both
             torch.save(kept, self._training.folder / KEPT)
@@ -96,7 +98,7 @@ class Team:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            _say(0, 0.0, _device(self._training.device, 0))
+            _say(0, 0.0, _device(self._training, 0))
         for follower in self._followers:
             if error is not None:  # it may be in the middle of a step
                 follower.kill()
@@ -140,7 +142,7 @@ def _follow(training: _Training, rank: int) -> None:
     from experiments.run import load_task  # which imports this module
 
     _join(training, rank)  # from now on, the first notices when this process dies
-    run, device = training.run, _device(training.device, rank)
+    run, device = training.run, _device(training, rank)
     data: TaskData = load_task(run.task, training.data_root)
     model = build(training.config, data.dimensions).to(device).train()
     optimizer = optimizer_for(model, run.training)
@@ -164,7 +166,7 @@ def _follow(training: _Training, rank: int) -> None:
 
 
 def _join(training: _Training, rank: int) -> None:
-    device = _device(training.device, rank)
+    device = _device(training, rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(
@@ -188,5 +190,7 @@ def _hear(device: torch.device) -> tuple[int, float]:
     return int(step), learning_rate
 
 
-def _device(kind: str, rank: int) -> torch.device:
-    return torch.device("cuda", rank) if kind == "cuda" else torch.device("cpu")
+def _device(training: _Training, rank: int) -> torch.device:
+    if training.device == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", (training.gpu + rank) % torch.cuda.device_count())

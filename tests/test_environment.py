@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.environment import git_state, prepare_process
+from experiments.environment import git_state, prepare_process, take_gpu
 
 PREPARED = """
 import torch
@@ -25,6 +25,15 @@ def test_a_process_is_prepared() -> None:
     """On a GPU nn.LSTM would compute in TF32 by default, which nothing else does."""
     done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "True", "tf32", "none"]
+
+
+def test_processes_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for number in range(5):
+        take_gpu(number)
+    assert taken == [0, 1, 0, 1, 0]
 
 
 @pytest.mark.gpu

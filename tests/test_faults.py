@@ -32,6 +32,7 @@ from experiments.config import Run, run_key
 from experiments.data import CPU, TaskData
 from experiments.execution import Limits, Stopped, execute_grid
 from experiments.grid import load_grid
+from experiments.processes import Processes
 from experiments.run import Outcome, Place, execute
 from experiments.state import CHECKPOINT, RunState, is_claimed
 from experiments.stores import Store, existing_store, open_store, past_runs
@@ -153,6 +154,22 @@ def test_a_worker_that_died_while_it_was_idle_is_replaced(place: Place, tmp_path
     watcher.on_end = kill
     assert execute_grid(runs, place, 1, watcher) == {}
     assert watcher.over == dict.fromkeys(runs, "")
+
+
+def test_a_worker_has_the_number_of_the_one_that_it_replaces(place: Place, tmp_path: Path) -> None:
+    """On which depends which GPU it takes."""
+    first, second, third = ((run,) for run in runs_of(tmp_path, "model=lstm", "compare.seed=[0, 1, 2]"))
+    engine = Processes(place, 2)
+    ticket = engine.begin(first)
+    engine.begin(second)
+    assert [worker.number for worker in engine._pool] == [0, 1]
+    engine.kill(ticket)
+    engine.begin(third)
+    assert [worker.number for worker in engine._pool] == [1, 0]
+    for worker in list(engine._pool):
+        assert worker.ticket is not None
+        engine.kill(worker.ticket)
+    engine.close()
 
 
 def test_a_worker_that_hangs_is_given_up_and_its_run_goes_on_when_asked(place: Place, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from experiments.run import Outcome, Place, execute, load_task, sized_model
 from experiments.settings import SettingsError
 from experiments.state import CHECKPOINT
 from experiments.stores import open_store
-from experiments.team import Team, part
+from experiments.team import Team, _device, part
 from experiments.training import Status, train
 from models.interface import PAD
 from models.registry import build
@@ -40,6 +40,15 @@ def run_of(model: str, devices: int, **training: Any) -> LearnRun:
     run = parse_run(tree)
     assert isinstance(run, LearnRun)
     return run
+
+
+def test_the_processes_of_a_team_have_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first stays on that of its worker."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    run = run_of("lstm", 2)
+    training = Team(run, sized_model(run, None)[0], None, "cuda", None)._training
+    assert [_device(training, rank) for rank in range(2)] == [torch.device("cuda", 3), torch.device("cuda", 0)]
 
 
 class Recorder:
