@@ -6,7 +6,6 @@ operation of which it is the gradient (torch numbers both alike).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 from torch.autograd.profiler import record_function
 from torch.autograd.profiler_util import FunctionEvent
 
@@ -30,7 +30,10 @@ PARTS = (ATTENTION, FEED_FORWARD, RECURRENCE, LOSS, OPTIMISER, DATA, LOGGING, OT
 _MODULES: dict[type[nn.Module], str] = {Attention: ATTENTION, FeedForward: FEED_FORWARD, nn.LSTM: RECURRENCE}
 _MARK = "part: "  # before the part's name, in the trace
 _BACKWARD = "autograd::engine::evaluate_function"
-_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cudaGraphLaunch")
+_LAUNCHES = (
+    *("cudaLaunchKernel", "cudaLaunchKernelExC", "cudaLaunchCooperativeKernel", "cudaGraphLaunch"),
+    *("cuLaunchKernel", "cuLaunchKernelEx"),
+)
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,21 @@ def by_part(events: list[FunctionEvent], *, on_device: bool = False) -> dict[str
     for event in sorted(events, key=lambda event: event.time_range.start):
         if event.sequence_nr >= 0 and not any(_is_backward(one) for one in _upwards(event)):
             of_number[event.sequence_nr] = _part(event, {})  # of several, the last makes the node of the backward pass
-    total: Counter[str] = Counter(dict.fromkeys(PARTS, 0.0))
+    total = dict.fromkeys(PARTS, 0.0)
     for event in events:
-        microseconds = event.self_device_time_total if on_device else event.self_cpu_time_total
+        microseconds = _of_its_kernels(event) if on_device else event.self_cpu_time_total
         total[_part(event, of_number)] += microseconds / 1e6
-    return dict(total)
+    return total
+
+
+def _of_its_kernels(event: FunctionEvent) -> float:
+    """Microseconds of what an operation itself launched.
+
+    The kernels are events, too, which would count twice; and each mark has one of its own name on the device.
+    """
+    if event.device_type != DeviceType.CPU:
+        return 0.0
+    return float(sum(kernel.duration for kernel in event.kernels if kernel.name != event.name))
 
 
 def _part(event: FunctionEvent, of_number: dict[int, str]) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 from torch.autograd.profiler import record_function
+from torch.autograd.profiler_util import FunctionEvent
 
 from experiments import profiling
 from experiments.config import Profile
@@ -74,6 +76,25 @@ def test_a_backward_operation_belongs_to_its_forward_part() -> None:
     found = profiling.by_part(events)
     assert found[profiling.ATTENTION] == pytest.approx(times[0] + times[4] + times[5])
     assert found[profiling.OTHER] == pytest.approx(times[1] + times[2] + times[3])
+
+
+def test_a_kernel_counts_once_and_where_it_was_launched() -> None:
+    """Events as a profile on CUDA has them: operations with their kernels, and kernels and marks on the device."""
+
+    def event(name: str, end: int, device_type: DeviceType = DeviceType.CPU, **kernels: float) -> FunctionEvent:
+        made = FunctionEvent(0, name, 0, 0, end, device_type=device_type, use_device="cuda")
+        for kernel, microseconds in kernels.items():
+            made.append_kernel(kernel.replace("_", " "), 0, microseconds)
+        return made
+
+    mark = event("part: attention", 100)
+    mark.append_kernel("part: attention", 0, 70)
+    product, bias = event("aten::addmm", 50, gemm=30), event("aten::add", 20, add_bias=5)
+    product.cpu_parent = mark
+    on_device = [event(name, end, DeviceType.CUDA) for name, end in (("gemm", 30), ("part: attention", 70))]
+    found = profiling.by_part([mark, product, bias, *on_device], on_device=True)
+    assert found[profiling.ATTENTION] == pytest.approx(30e-6)
+    assert found[profiling.OTHER] == pytest.approx(5e-6)
 
 
 @pytest.mark.gpu
