@@ -194,7 +194,8 @@ class CrossAttention(MultiHeadAttention, SourceAttention):
 def for_products(x: Tensor) -> Tensor:
     """x in the type of matrix products, which under autocast is another: cast once, not anew at every position."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has none
+    return x.to(torch.get_autocast_dtype(kind)) if casts else x
 
 
 class LuongAttention(SourceAttention):
