@@ -65,6 +65,8 @@ def open_store(
     states = state_folder(tracking_uri)
     try:
         with exclusively(states / "creation.lock"):
+            if tracking_uri.startswith(SQLITE):
+                _make(Path(tracking_uri.removeprefix(SQLITE)))
             client = MlflowClient(tracking_uri)
             experiment = client.get_experiment_by_name(grid)
             if experiment is None:
@@ -83,6 +85,19 @@ def open_store(
     except (MlflowException, OSError) as error:
         raise StoreError(f"{tracking_uri}: {error}") from error
     return Store(tracking_uri, experiment_id, states / grid)
+
+
+def _make(database: Path) -> None:
+    """Makes a new SQLite store, whole or not at all.
+
+    MLflow makes its tables one by one; killed in the middle, it leaves a store that it refuses from then on.
+    """
+    if database.exists():
+        return
+    beginning = database.with_name(f"{database.name}.new")
+    beginning.unlink(missing_ok=True)
+    MlflowClient(f"{SQLITE}{beginning}")
+    beginning.rename(database)
 
 
 def existing_store(tracking_uri: str, grid: str) -> Store | None:

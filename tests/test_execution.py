@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -381,6 +383,23 @@ def test_a_file_is_read_as_mlflow_reads_it(place: Place) -> None:
     assert sorted(stores._states_in_file(store)) == by_mlflow
     past = past_runs(store)
     assert past == stores.Past(frozenset("a"), {"b": "for a reason", "e": ""}, frozenset("cd"))
+
+
+def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+    def killed(address: str) -> None:
+        with closing(sqlite3.connect(address.removeprefix("sqlite:///"))) as database:
+            database.execute("CREATE TABLE datasets (name TEXT)")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(stores, "MlflowClient", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_store(uri, "g", "")
+    store = open_store(uri, "g", "")
+    assert MlflowClient(uri).get_experiment(store.experiment_id).name == "g"
+    assert not list(tmp_path.glob("*.new"))
 
 
 def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
