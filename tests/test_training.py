@@ -438,6 +438,11 @@ def plus_noise(module: EncoderDecoder) -> Callable[..., Tensor]:
     return lambda target_in, memory: forward(target_in, memory) + torch.rand(())
 
 
+def plus_little_noise(module: EncoderDecoder) -> Callable[..., Tensor]:
+    forward = module.decoder.forward
+    return lambda target_in, memory: forward(target_in, memory) * (1 + 1e-5 * torch.rand(()))
+
+
 def plus_all_inputs(module: EncoderDecoder) -> Callable[..., Tensor]:
     forward = module.decoder.forward
     return lambda target_in, memory: forward(target_in, memory) + target_in.sum()
@@ -461,6 +466,7 @@ def blind_to_padding(module: EncoderDecoder) -> Callable[..., Any]:
     ("gate", "part", "breakage"),
     [
         ("dropout_off", "decoder.forward", plus_noise),
+        ("dropout_off", "decoder.forward", plus_little_noise),
         ("no_look_ahead", "decoder.forward", plus_all_inputs),
         ("stepwise", "decoder.step", other_steps),
         ("padding_invariant", "encode", blind_to_padding),
