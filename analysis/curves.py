@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,19 +32,17 @@ def read(client: MlflowClient, tracking_uri: str, experiment_id: str, runs: Sequ
     time, which for ten thousand runs takes minutes. Any other store is asked so, and this one, should its table ever be
     another.
     """
-    points: Iterable[Point]
-    try:
-        if not tracking_uri.startswith(SQLITE):
-            raise sqlite3.Error
-        points = _in_file(tracking_uri, experiment_id)
-    except sqlite3.Error:
-        points = _one_by_one(client, runs)
-    found = pd.DataFrame(points, columns=list(COLUMNS))
-    found = found[found["run_id"].isin([run.info.run_id for run in runs])]
-    found = found[
-        found["metric"].map({name: bool(schema.axis_of(name)) for name in found["metric"].unique()}).astype(bool)
-    ]
+    found = pd.DataFrame(_points(client, tracking_uri, experiment_id, runs), columns=list(COLUMNS))
+    have_axis = [name for name in found["metric"].unique() if schema.axis_of(name)]
+    found = found[found["run_id"].isin([run.info.run_id for run in runs]) & found["metric"].isin(have_axis)]
     return found.drop_duplicates(["run_id", "metric", "at"], keep="last")
+
+
+def _points(client: MlflowClient, tracking_uri: str, experiment_id: str, runs: Sequence[Run]) -> Iterable[Point]:
+    if tracking_uri.startswith(SQLITE):
+        with suppress(sqlite3.Error):
+            return _in_file(tracking_uri, experiment_id)
+    return _one_by_one(client, runs)
 
 
 def _in_file(tracking_uri: str, experiment_id: str) -> list[Point]:

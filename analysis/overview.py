@@ -131,12 +131,11 @@ def heat_map(runs: pd.DataFrame) -> Figure | None:
     axes = figure.subplots(1, len(splits), squeeze=False, sharey=True)
     for ax, split in zip(axes.flat, splits, strict=True):
         cells = found[found["split"] == split].pivot_table(index="task", columns="model", values="right")
-        _heat(ax, cells.reindex(index=tasks, columns=models).set_axis(named, axis="index"), _RANGES[split])
+        _heat(ax, cells.reindex(index=tasks, columns=models).set_axis(named, axis="index"), units.RANGES[split])
     drawing.legend(figure, [Line2D([], [], linestyle="", label=_RIGHT)])
     return figure
 
 
-_RANGES = {schema.TEST: "in range", schema.LONGER: "out of range"}
 _RIGHT = "mean over seeds, % right"
 _TASK_WIDTH = 42  # characters of a task's label before it goes on in the next line
 
@@ -162,7 +161,11 @@ def category_scores(runs: pd.DataFrame) -> pd.DataFrame:
         for (model, metric), part in contest.measured.items():
             name, axis, category = schema.category_of(metric) or ("", "", "")
             split = name.partition("/")[0]
-            if contest.quantity.unit != "%" or split not in _RANGES or name != schema.metric(split, contest.headline):
+            if (
+                contest.quantity.unit != "%"
+                or split not in units.RANGES
+                or name != schema.metric(split, contest.headline)
+            ):
                 continue
             score = float(part["value"].mean())
             right = 1 - score if contest.quantity.lower_is_better else score
@@ -184,7 +187,7 @@ def category_map(runs: pd.DataFrame) -> Figure | None:
     axes = figure.subplots(len(panels), squeeze=False, height_ratios=[count + 1 for count in counts])
     for ax, ((task, split, axis), part) in zip(axes.flat, panels, strict=True):
         cells = part.pivot_table(index="category", columns="model", values="right").reindex(columns=models)
-        _heat(ax, cells, f"{task}, {_RANGES[split]}, by {axis}")
+        _heat(ax, cells, f"{task}, {units.RANGES[split]}, by {axis}")
     drawing.legend(figure, [Line2D([], [], linestyle="", label=_RIGHT)])
     return figure
 

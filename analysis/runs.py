@@ -117,8 +117,8 @@ def known_grids(tracking_uri: str) -> list[str]:
 def _client(tracking_uri: str) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
-    if tracking_uri.startswith("sqlite:///"):  # MLflow would create an empty one
-        database = Path(tracking_uri.removeprefix("sqlite:///"))
+    if tracking_uri.startswith(curves.SQLITE):  # MLflow would create an empty one
+        database = Path(tracking_uri.removeprefix(curves.SQLITE))
         if not database.is_file():
             raise StoreReadError(f"no runs are stored in {database}: run a grid first (lvt run GRID)")
     return MlflowClient(tracking_uri)

@@ -11,6 +11,7 @@ from analysis.statistics import Interval
 from experiments import schema
 
 MISSING = "–"
+RANGES = {schema.TEST: "in range", schema.LONGER: "out of range"}  # what a split is called
 _MODEL_NAMES = {
     "lstm": "LSTM",
     "lstm_attention": "LSTM + attention",

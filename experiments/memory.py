@@ -18,15 +18,17 @@ import torch
 from experiments.environment import prepare_process
 
 # How torch and its libraries say that there is no memory, other than by an error of its own: as a RuntimeError.
-_WORDS = ("not enough memory", "can't allocate memory", "bad_alloc", "out of memory", "could not create a memory")
-_WORDS_OF_CUDA = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_WORDS = (
+    *("not enough memory", "can't allocate memory", "bad_alloc", "out of memory", "could not create a memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is how the want of memory shows."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS + _WORDS_OF_CUDA)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
 @contextmanager

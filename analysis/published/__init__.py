@@ -258,7 +258,6 @@ _ORDERS = (
         for model in ("lstm_attention", "transformer")
     ),
 )
-_PLACES = {schema.TEST: "in range", schema.LONGER: "out of range"}
 
 
 def orders(found: list[Contest]) -> Iterator[Check]:
@@ -278,7 +277,7 @@ def orders(found: list[Contest]) -> Iterator[Check]:
                 ahead, behind = units.model_name(order.ahead), units.model_name(order.behind)
                 yield Check(
                     f"{order.id}.{contest.name}.{order.ahead}",
-                    f"{contest.name} {_PLACES[order.split]}, lead of the {ahead} over the {behind}",
+                    f"{contest.name} {units.RANGES[order.split]}, lead of the {ahead} over the {behind}",
                     order.published,
                     "above 0: the order, not the size",
                     Interval(lead, math.nan, math.nan, min(len(a), len(b))),
