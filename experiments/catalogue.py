@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from experiments.config import Run, parse_task
 from experiments.console import console, stop, table
 from experiments.data import DataError
-from experiments.run import load_task
+from experiments.inputs import load_task
 from experiments.settings import SettingsError, suggestion, validate
 from experiments.tasks import TASKS
 from models.config import Budget, Dimensions, ModelConfig, ModelError

@@ -20,10 +20,11 @@ import ray
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from experiments.attempts import Job, Outcome, Place, reason
 from experiments.config import EfficiencyRun, LearnRun, Run, run_key
 from experiments.engine import LOOK_EVERY, Begun, Event, Lost
 from experiments.environment import prepare_process
-from experiments.run import Job, Outcome, Place, execute
+from experiments.run import execute
 from experiments.state import state_folder
 from experiments.tracking import left_to_send, send_patiently
 from experiments.training import Status
@@ -111,7 +112,7 @@ class Tasks:
             return Lost("its machine was lost", again=True)
         if isinstance(error, OutOfMemoryError):
             return Lost("out of memory: Ray ended the worker")
-        return Lost(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+        return Lost(reason(error))
 
 
 def needs(job: Job, device: str, workers: int) -> dict[str, float]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from experiments.attempts import Job, Outcome
 from experiments.config import Run
-from experiments.run import Job, Outcome
 from experiments.training import Status
 
 LOOK_EVERY = 1.0  # seconds at most between two looks at the clock and at what the user wants

@@ -19,10 +19,10 @@ from types import FrameType
 from typing import Protocol
 
 from experiments import schema, tracking
+from experiments.attempts import Job, Outcome, Place, jobs
 from experiments.config import EfficiencyRun, Run, run_key
 from experiments.engine import Begun, Engine, Event, Lost
 from experiments.processes import Processes
-from experiments.run import Job, Outcome, Place, jobs
 from experiments.training import Status
 
 CLAIMED_AGAIN = 2.0  # seconds until a run that another process executes is tried again

@@ -18,6 +18,7 @@ import torch
 import typer
 from rich.console import Console
 
+from experiments.attempts import Place, run_name
 from experiments.campaign import CAMPAIGN, Member
 from experiments.config import EfficiencyRun, LearnRun, Run, run_key
 from experiments.console import console, stop, table
@@ -27,10 +28,10 @@ from experiments.environment import prepare_process
 from experiments.estimate import estimated_seconds
 from experiments.execution import Limits, Stopped, execute_grid
 from experiments.grid import Grid, GridError, load_grid
+from experiments.inputs import load_task, sized_model
 from experiments.packing import paying, sample, throughputs
 from experiments.processes import Processes
 from experiments.progress import Progress
-from experiments.run import Place, load_task, run_name, sized_model
 from experiments.schema import TUNING
 from experiments.stores import Past, Store, StoreError, existing_store, open_store, past_runs, trial_results
 from experiments.tracking import result_of, send_left, send_patiently

@@ -15,7 +15,7 @@ import torch
 
 from experiments.config import LearnRun, Run
 from experiments.environment import prepare_process, take_gpu
-from experiments.run import load_task, sized_model
+from experiments.inputs import load_task, sized_model
 from experiments.timing import wait_for
 from experiments.training import optimizer_for, update, uses_bfloat16
 from models.registry import build

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from experiments.attempts import Job, Outcome, Place
 from experiments.config import EfficiencyRun, Run
 from experiments.engine import LOOK_EVERY, Begun, Event, Lost
 from experiments.environment import prepare_process, take_gpu
-from experiments.run import Job, Outcome, Place, execute
+from experiments.run import execute
 from experiments.training import Status
 
 _context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
@@ -145,8 +146,8 @@ def _work(connection: Connection, place: Place, number: int) -> None:
     While a run is executed nothing but that can arrive, so that a look at the connection tells whether to stop: no lock
     is shared between processes, which one that is killed might take with it.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all: the parent decides
-        signal.signal(number, signal.SIG_IGN)
+    for name in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all: the parent decides
+        signal.signal(name, signal.SIG_IGN)
     prepare_process()
     if place.device == "cuda":
         take_gpu(number)

@@ -2,182 +2,35 @@
 
 from __future__ import annotations
 
-import functools
 import gc
-import logging
-import math
-import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import torch
 
 from experiments import efficiency, profiling, schema
+from experiments.attempts import Attempt, Interrupted, Job, Outcome, Place, begin
 from experiments.attention_maps import attention_maps
-from experiments.config import EfficiencyRun, GradientsRun, LearnRun, ProfileRun, Run, run_key
+from experiments.config import EfficiencyRun, GradientsRun, LearnRun, ProfileRun, Run
 from experiments.data import TaskData
-from experiments.environment import environment, git_state, hardware, versions
+from experiments.environment import environment
 from experiments.evaluation import Prediction, evaluate
 from experiments.gates import integrity_gates
 from experiments.gradients import reach_of_loss
-from experiments.schema import FAILED, FINISHED, KILLED
-from experiments.state import RunState, UnreadableError
-from experiments.stores import Store
-from experiments.tasks import Task
+from experiments.inputs import load_task, sized_model
 from experiments.team import Team
 from experiments.text_metrics import signatures
-from experiments.tracking import AlreadyOver, Elsewhere, TrackedRun
-from experiments.training import Diverged, Pruned, Status, train, update
-from models.config import Dimensions, ModelConfig, ModelError
+from experiments.tracking import TrackedRun
+from experiments.training import Pruned, Status, train, update
+from models.config import Dimensions, ModelConfig
 from models.cost import count_parameters, on_meta, parameter_parts
 from models.interface import EncoderDecoder
-from models.matching import match, match_error
+from models.matching import match_error
 from models.registry import build
 
 PREDICTIONS = 2_000  # of a split, at most so many are kept
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where runs are executed, and where their results go."""
-
-    store: Store
-    grid: str
-    device: str  # "cpu" or "cuda"
-    data_root: Path | None
-    checkpoint_every: float = 30.0  # seconds between two checkpoints of a training
-    since: float = math.inf  # seconds since 1970; what failed later, in another process, is not tried again
-    command: str = ""  # that asked for them; "" where none did
-    code: tuple[str, bool] | None = field(default_factory=git_state)  # that is executed; a cluster has no checkout
-
-
-@functools.lru_cache(maxsize=32)
-def load_task(task: Task, data_root: Path | None) -> TaskData:
-    """The task's data; kept, since the runs of a grid share them."""
-    return task.load(data_root)
-
-
-def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensions]:
-    """The model's settings with the widths that its budget asks for, and what the task asks of it.
-
-    Raises:
-        ModelError: the budget cannot be met, it cannot be built, or the task's symbols do not suit the model.
-        DataError: the vocabularies are those of a corpus that cannot be read.
-    """
-    if isinstance(run, LearnRun | GradientsRun | ProfileRun):
-        dimensions = run.task.dimensions or load_task(run.task, data_root).dimensions
-    else:
-        dimensions = efficiency.dimensions(run.efficiency)
-    config = run.model.config
-    try:
-        if run.budget is not None:
-            config = match(config, run.budget, dimensions)
-        on_meta(config, dimensions)
-    except (RuntimeError, OverflowError, MemoryError) as error:  # numbers that torch cannot even count with
-        raise ModelError(f"the model is too large: {_reason(error)}") from None
-    return config, dimensions
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its state is kept."""
-
-
-class Outcome(NamedTuple):
-    """How an attempt to execute a run ended.
-
-    "finished"; "failed", for a reason; "claimed": another process executes it; "interrupted": its state is kept.
-    """
-
-    kind: Literal["finished", "failed", "claimed", "interrupted"]
-    reason: str = ""
-
-
-class Checkpoints:
-    """Keeps how far a run is (experiments.training.Keeper), with the points that are not yet tracked."""
-
-    def __init__(
-        self,
-        state: RunState,
-        checkpoint: Mapping[str, Any] | None,
-        tracked: TrackedRun,
-        every: float,
-        stop: Callable[[], bool],
-    ) -> None:
-        self._state, self._checkpoint, self._tracked = state, checkpoint, tracked
-        self._every, self._stop = every, stop
-        self._saved = time.monotonic()
-
-    def load(self) -> Mapping[str, Any] | None:
-        """See `Keeper`."""
-        if self._checkpoint is None:
-            return None
-        self._tracked.take_up(self._checkpoint["tracked"])
-        return self._checkpoint["training"]
-
-    def due(self) -> bool:
-        """See `Keeper`."""
-        return time.monotonic() - self._saved >= self._every or self._stop()
-
-    def save(self, state: Mapping[str, Any]) -> None:
-        """See `Keeper`; on a disk that takes no more the training goes on without.
-
-        Raises:
-            Interrupted: the run is asked to stop.
-        """
-        try:
-            self._state.save_checkpoint({"training": state, "tracked": self._tracked.to_keep()})
-        except OSError as error:
-            logging.getLogger(__name__).warning("no checkpoint could be written, training goes on: %s", error)
-        else:
-            self._tracked.kept()
-        self._saved = time.monotonic()
-        if self._stop():
-            raise Interrupted
-
-
-Job = tuple[Run, ...]  # what a worker does at once: one run, or efficiency runs that are measured side by side
-
-
-def jobs(runs: Iterable[Run]) -> list[Job]:
-    """The runs, in order, those together that are measured side by side: of the same efficiency settings."""
-    found: dict[object, list[Run]] = {}
-    for run in runs:
-        found.setdefault(run.efficiency if isinstance(run, EfficiencyRun) else run, []).append(run)
-    return [tuple(together) for together in found.values()]
-
-
-@dataclass
-class _Attempt:
-    """A run that this process has claimed and begun."""
-
-    state: RunState
-    tracked: TrackedRun
-    checkpoint: Mapping[str, Any] | None  # from which it goes on
-
-    def end(self, error: Exception | None) -> Outcome:
-        """Tells the store how it ended, and keeps what the store cannot be told now."""
-        if isinstance(error, Interrupted):
-            self.tracked.leave(KILLED)
-            self.state.release()
-            return Outcome("interrupted")
-        outcome = Outcome("finished") if error is None else Outcome("failed", _reason(error))
-        if error is not None and not isinstance(error, Diverged):
-            traceback.print_exception(error)
-        try:
-            told = self.tracked.finish(FINISHED if error is None else FAILED, outcome.reason)
-        except OSError as full:
-            traceback.print_exc()
-            outcome, told = Outcome("failed", _reason(full)), False
-        if told:
-            self.state.discard()
-        else:
-            self.state.release()
-        return outcome
 
 
 def execute(
@@ -194,21 +47,7 @@ def execute(
         watch: told how far each is.
         stop: whether to stop and keep the state; asked after every step of training and at every point of a sweep.
     """
-    claims = {run: RunState.claim(place.store.states / run_key(run, place.device)) for run in job}
-    if None in claims.values():  # all or nothing: what is measured side by side is measured by one process
-        for state in claims.values():
-            if state is not None:
-                state.release()
-        return dict.fromkeys(job, Outcome("claimed"))
-    outcomes: dict[Run, Outcome] = {}
-    attempts: dict[Run, _Attempt] = {}
-    for run, state in claims.items():
-        assert state is not None
-        begun = _begin(run, state, place)
-        if isinstance(begun, Outcome):
-            outcomes[run] = begun
-        else:
-            attempts[run] = begun
+    attempts, outcomes = begin(job, place)
     errors: dict[Run, Exception] = {}
     sized: dict[Run, ModelConfig] = {}
     for run, attempt in attempts.items():
@@ -235,45 +74,11 @@ def execute(
     return outcomes
 
 
-def _begin(run: Run, state: RunState, place: Place) -> Outcome | _Attempt:
-    """Begins a claimed run or takes it up again, unless it is over."""
-    try:
-        try:
-            checkpoint = state.load_checkpoint()
-        except UnreadableError:
-            checkpoint = None
-            state.forget()  # some of its points may be sent: the run begins anew, under another id
-        tags = _tags(run, place, torch.device(place.device))
-        key = run_key(run, place.device)
-        tracked = TrackedRun(place.store, state, key, run_name(run), tags, run.settings(), place.since)
-        return _Attempt(state, tracked, checkpoint if tracked.resumed else None)
-    except AlreadyOver as over:
-        outcome = Outcome("failed", str(over)) if str(over) else Outcome("finished")
-    except Elsewhere:
-        outcome = Outcome("claimed")
-    except Exception as error:
-        traceback.print_exc()
-        outcome = Outcome("failed", _reason(error))
-    if state.read_record() is None:
-        state.discard()
-    else:
-        state.release()
-    return outcome
-
-
-def run_name(run: Run) -> str:
-    """What a person calls the run."""
-    name = f"{run.model.label} · {run.task_label} · seed {run.seed}"
-    if isinstance(run, LearnRun) and run.tuned is not None and run.phase == schema.TUNING:
-        name += f" · trial {run.tuned.trial}"
-    return name
-
-
 def _execute_training(
     run: LearnRun | GradientsRun,
     config: ModelConfig,
     place: Place,
-    attempt: _Attempt,
+    attempt: Attempt,
     stop: Callable[[], bool],
     watch: Callable[[Status], None],
 ) -> None:
@@ -302,7 +107,7 @@ def _execute_training(
                 seed=run.seed,
                 device=device,
                 recorder=tracked,
-                keeper=_keeper(attempt, place, stop),
+                keeper=attempt.keeper(place.checkpoint_every, stop),
                 watch=watch,
                 step=together.update if together else update,
                 prunes=partial(_prunes, run),
@@ -383,7 +188,7 @@ def evenly(predictions: Sequence[Prediction], most: int) -> Sequence[Prediction]
 
 
 def _execute_efficiency(
-    attempts: Mapping[EfficiencyRun, _Attempt],
+    attempts: Mapping[EfficiencyRun, Attempt],
     configs: Mapping[Run, ModelConfig],
     place: Place,
     watch: Callable[[Run, Status], None],
@@ -398,7 +203,9 @@ def _execute_efficiency(
             watch(run, Status(done, total, float("nan"), float("nan"), float("nan")))
 
     subjects = [
-        efficiency.Subject(configs[run], run.seed, attempt.tracked, _keeper(attempt, place, stop=lambda: False))
+        efficiency.Subject(
+            configs[run], run.seed, attempt.tracked, attempt.keeper(place.checkpoint_every, stop=lambda: False)
+        )
         for run, attempt in attempts.items()
     ]
     settings = next(iter(attempts)).efficiency
@@ -407,10 +214,6 @@ def _execute_efficiency(
     except Exception as error:
         found = [error] * len(attempts)
     return {run: error for run, error in zip(attempts, found, strict=True) if error is not None}
-
-
-def _keeper(attempt: _Attempt, place: Place, stop: Callable[[], bool]) -> Checkpoints:
-    return Checkpoints(attempt.state, attempt.checkpoint, attempt.tracked, place.checkpoint_every, stop)
 
 
 def _execute_profile(run: ProfileRun, config: ModelConfig, place: Place, tracked: TrackedRun) -> None:
@@ -432,40 +235,6 @@ def _execute_profile(run: ProfileRun, config: ModelConfig, place: Place, tracked
     tracked.table(("part", "milliseconds", "share"), found.rows(), schema.PROFILE_ARTIFACT)
 
 
-def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:
-    tags = {
-        schema.GRID: place.grid,
-        schema.KIND: run.kind,
-        schema.TASK: run.task_label,
-        schema.MODEL: run.model.label,
-        schema.SEED: str(run.seed),
-        schema.PHASE: run.phase,
-        schema.DEVICE: place.device,
-        schema.HARDWARE: hardware(device),
-        schema.VERSIONS: versions(),
-        schema.RUN_COLOR: schema.MODEL_COLORS[run.model.name],
-    }
-    if isinstance(run, LearnRun):
-        if run.tuned is not None:
-            tags |= {schema.TRIAL: str(run.tuned.trial), schema.TUNED: run.tuned.words}
-            tags[schema.SAMPLER] = run.tuned.sampler
-        tags[schema.HEADLINE] = run.task.headline
-        if run.task.chance is not None:
-            tags[schema.CHANCE] = repr(run.task.chance)
-        if run.task.memoryless_loss is not None:
-            tags[schema.MEMORYLESS_LOSS] = repr(run.task.memoryless_loss)
-        if run.task.measures:
-            tags[schema.MEASURES] = " ".join(f"{kind}={axis}" for kind, axis in run.task.measures.items())
-        if run.task.language_class is not None:
-            tags[schema.LANGUAGE_CLASS] = run.task.language_class
-    if place.command:
-        tags[schema.COMMAND] = place.command
-    if place.code is not None:
-        commit, dirty = place.code
-        tags |= {schema.GIT_COMMIT: commit, schema.GIT_DIRTY: str(dirty).lower()}
-    return tags
-
-
 def _log_size(run: Run, config: ModelConfig, dimensions: Dimensions, tracked: TrackedRun) -> None:
     model = on_meta(config, dimensions)
     parameters = count_parameters(model)
@@ -483,9 +252,3 @@ def _vocabularies(data: TaskData) -> dict[str, list[str]]:
         "source_vocabulary": list(data.source_vocabulary.symbols),
         "target_vocabulary": list(data.target_vocabulary.symbols),
     }
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return f"out of memory: {error}"
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

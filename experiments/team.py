@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from experiments.config import GradientsRun, LearnRun
 from experiments.data import Batch, TaskData
 from experiments.environment import prepare_process
+from experiments.inputs import load_task
 from experiments.session import resume
 from experiments.training import optimizer_for, update, uses_bfloat16
 from models.config import ModelConfig
@@ -139,8 +140,6 @@ def _draw_dropout(seed: int, rank: int, step: int) -> None:
 def _follow(training: _Training, rank: int) -> None:
     """The life of a follower."""
     prepare_process()
-    from experiments.run import load_task  # which imports this module
-
     _join(training, rank)  # from now on, the first notices when this process dies
     run, device = training.run, _device(training, rank)
     data: TaskData = load_task(run.task, training.data_root)

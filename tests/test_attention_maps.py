@@ -14,10 +14,12 @@ from matplotlib.collections import QuadMesh
 from analysis import inside, runs
 from analysis.attention_maps import AttentionMap, as_frame, fetch_maps
 from experiments import schema
+from experiments.attempts import Place
 from experiments.attention_maps import LONGEST, SEQUENCES, attention_maps, source_attention
 from experiments.config import parse_run
 from experiments.data import TaskData
-from experiments.run import Place, execute, load_task
+from experiments.inputs import load_task
+from experiments.run import execute
 from experiments.stores import open_store
 from experiments.tasks import TASKS
 from models.config import LSTMConfig, ModelConfig, TransformerConfig

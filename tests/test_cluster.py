@@ -25,11 +25,11 @@ ray = pytest.importorskip("ray", reason="needs Ray (the extra `ray`)")
 from ray.cluster_utils import Cluster
 
 from experiments import schema
+from experiments.attempts import Place, jobs
 from experiments.cluster import Tasks, connect, needs
 from experiments.config import LearnRun, Run, run_key
 from experiments.execution import Limits, execute_grid
 from experiments.grid import load_grid
-from experiments.run import Place, jobs
 from experiments.stores import open_store, past_runs
 from experiments.training import Status
 

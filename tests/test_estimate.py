@@ -9,7 +9,7 @@ import torch
 
 from experiments.config import LearnRun, Training, parse_run
 from experiments.estimate import _steps, estimated_seconds
-from experiments.run import load_task, sized_model
+from experiments.inputs import load_task, sized_model
 
 TREE: dict[str, Any] = {
     "kind": "learn",

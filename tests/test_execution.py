@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from multiprocessing import Pipe
 from pathlib import Path
 
 import psutil
@@ -19,11 +20,13 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
-from experiments import efficiency, schema, stores
+from experiments import efficiency, processes, schema, stores
+from experiments.attempts import Place, jobs
 from experiments.config import LearnRun, Run, run_key
 from experiments.execution import execute_grid
 from experiments.grid import load_grid
-from experiments.run import Place, execute, jobs, load_task, sized_model
+from experiments.inputs import load_task, sized_model
+from experiments.run import execute
 from experiments.state import RunState
 from experiments.stores import Store, StoreError, open_store, past_runs
 from experiments.tracking import TrackedRun
@@ -299,6 +302,19 @@ def test_a_crash_is_that_runs_failure_only(place: Place, tmp_path: Path) -> None
     assert kept.data.tags[schema.REASON] == failures[killed]
     assert past_runs(place.store).failed[run_key(killed, "cpu")] == failures[killed]
     assert run_key(killed, "cpu") not in past_runs(place.store).finished
+
+
+def test_workers_share_the_gpus_of_a_machine(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(processes, "prepare_process", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda number, action: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for number in range(5):
+        ours, theirs = Pipe()
+        ours.close()
+        processes._work(theirs, replace(place, device="cuda"), number)
+    assert taken == [0, 1, 2, 3, 0]
 
 
 def test_divergence_is_a_failed_run_with_its_reason(place: Place, tmp_path: Path) -> None:

@@ -28,12 +28,13 @@ from mlflow.entities import Run as StoredRun
 from team_server import TeamServer
 
 from experiments import schema
+from experiments.attempts import Outcome, Place
 from experiments.config import Run, run_key
 from experiments.data import CPU, TaskData
 from experiments.execution import Limits, Stopped, execute_grid
 from experiments.grid import load_grid
 from experiments.processes import Processes
-from experiments.run import Outcome, Place, execute
+from experiments.run import execute
 from experiments.state import CHECKPOINT, RunState, is_claimed
 from experiments.stores import Store, existing_store, open_store, past_runs
 from experiments.tasks.strings import RunningParity

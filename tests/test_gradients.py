@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from analysis import gradients as fading
 from analysis import runs as runs_table
 from experiments import gradients, schema
+from experiments.attempts import Outcome, Place
 from experiments.config import Gradients, parse_run, run_key
 from experiments.data import Batch
 from experiments.environment import prepare_process
 from experiments.gradients import input_gradients, reach_of_loss
 from experiments.grid import load_grid
-from experiments.run import Outcome, Place, execute
+from experiments.run import execute
 from experiments.settings import SettingsError
 from experiments.stores import open_store
 from experiments.tasks.streams import Needle

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments.grid import GridError, load_grid
-from experiments.run import sized_model
+from experiments.inputs import sized_model
 from models.config import ModelError
 
 GRID = """

@@ -16,7 +16,7 @@ from torch.autograd.profiler_util import FunctionEvent
 
 from experiments import profiling
 from experiments.config import Profile
-from experiments.run import load_task
+from experiments.inputs import load_task
 from experiments.tasks import TASKS
 from models.config import LSTMConfig, ModelConfig, TransformerConfig
 from models.registry import build

@@ -13,8 +13,10 @@ from mlflow import MlflowClient
 from torch import Tensor
 
 from experiments import schema
+from experiments.attempts import Outcome, Place
 from experiments.config import LearnRun, parse_run, run_key
-from experiments.run import Outcome, Place, execute, load_task, sized_model
+from experiments.inputs import load_task, sized_model
+from experiments.run import execute
 from experiments.settings import SettingsError
 from experiments.state import CHECKPOINT
 from experiments.stores import open_store

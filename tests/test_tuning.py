@@ -10,9 +10,9 @@ from random import Random
 import pytest
 
 from experiments import grid as grids
+from experiments.attempts import run_name
 from experiments.config import LearnRun, run_key
 from experiments.grid import Grid, GridError, load_grid
-from experiments.run import run_name
 from experiments.schema import FINAL, TUNING
 from experiments.trials import Result, Tuning
 from experiments.tuning import Range

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from analysis import scaling
 from experiments import efficiency, evaluation, memory, training
+from experiments.attempts import Checkpoints, Place
 from experiments.config import Efficiency, Training
 from experiments.environment import hardware, prepare_process
-from experiments.run import Checkpoints, Place, load_task
+from experiments.inputs import load_task
 from experiments.state import RunState
 from experiments.stores import open_store
 from experiments.tasks import TASKS
