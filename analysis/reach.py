@@ -6,15 +6,27 @@ end of the training.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from analysis.runs import groups, results
+from analysis import units
+from analysis.runs import groups, names, results
+from analysis.tables import Table
+from analysis.variants import side_by_side
 from experiments import schema
 
 BUDGETS = {"tokens": schema.TRAIN_TOKENS, "seconds": schema.TRAIN_SECONDS, "flops": schema.TRAIN_FLOPS}
+SPENT = {
+    "step": units.Quantity("steps", form=",.0f"),
+    "seconds": units.Quantity("seconds of training", form=",.0f"),
+    "flops": units.Quantity("TFLOP of training", scale=1e-12, form=",.2f"),
+}
 HOLDS = 0.9  # accuracy
+RIGHT = f"{100 * HOLDS:.0f} % are right"
 REACH_COLUMNS = ("grid", "task", "model", "seed", "run_id", "axis", "reach", "smallest", "largest")
 
 
@@ -31,8 +43,9 @@ def to_reach(runs: pd.DataFrame, threshold: float, metric: str | None = None) ->
         seconds and flops, of the first evaluation that reached it; missing where none did.
     """
     learnt = results(runs).query("kind == @schema.LEARN")
+    needed = learnt["metric"].isin(BUDGETS.values()) | learnt["metric"].str.startswith(schema.VALIDATION)
     rows: list[dict[str, Any]] = []
-    for (_, _), run in groups(learnt, "grid", "run_id"):
+    for (_, _), run in groups(learnt[needed], "grid", "run_id"):
         labels = run.iloc[0]
         name = metric or labels["headline"]
         curve = _curve(run, schema.metric(schema.VALIDATION, name))
@@ -65,7 +78,7 @@ def reach(runs: pd.DataFrame, axis: str, metric: str | None = None, holds: float
         A row per learning run with such a curve, columns `REACH_COLUMNS`. `smallest` and `largest` are the ends of what
         was measured: a reach of `largest` means at least that; a missing one, that already `smallest` fails.
     """
-    learnt = results(runs).query("kind == @schema.LEARN")
+    learnt = results(runs).query("kind == @schema.LEARN and axis == @axis")
     rows: list[dict[str, Any]] = []
     for (_, _), run in groups(learnt, "grid", "run_id"):
         labels = run.iloc[0]
@@ -85,22 +98,58 @@ def reach(runs: pd.DataFrame, axis: str, metric: str | None = None, holds: float
     return pd.DataFrame(rows, columns=list(REACH_COLUMNS)).astype(numbers)
 
 
-def by_category(runs: pd.DataFrame) -> pd.DataFrame:
-    """Scores on axes whose values have names (COGS's 21 types).
+def reached(runs: pd.DataFrame) -> pd.DataFrame:
+    """How far along each axis, and how soon, every run that is scored by an accuracy got at least `HOLDS` right.
 
     Returns:
-        A row per run and name: grid, task, model, seed, run_id, metric (with its split), axis, category, value.
+        A row per run and measure: grid, task, model, seed, run_id, measure (an axis or a key of `SPENT`), value (where
+        it did), and of an axis the smallest and largest value that was measured.
     """
-    learnt = results(runs).query("kind == @schema.LEARN")
-    parts = {name: schema.category_of(name) for name in learnt["metric"].unique()}
-    known = {name: part for name, part in parts.items() if part is not None}
-    found = learnt[learnt["metric"].isin(known)]
-    named = pd.DataFrame(
-        [known[name] for name in found["metric"]], columns=["metric", "axis", "category"], index=found.index
-    )
-    table = found[["grid", "task", "model", "seed", "run_id", "value"]].join(named)
-    order = ["grid", "task", "model", "seed", "run_id", "metric", "axis", "category"]
-    return table[[*order, "value"]].sort_values(order, ignore_index=True)
+    scored = side_by_side(runs)
+    scored = scored[scored["headline"].isin([schema.TOKEN_ACCURACY, schema.SEQUENCE_ACCURACY])]
+    labels = ["grid", "task", "model", "seed", "run_id"]
+    far = [reach(measured, str(axis)) for axis, measured in scored.groupby("axis")]
+    soon = to_reach(scored, HOLDS).melt(labels, list(SPENT), "axis", "reach")
+    together = pd.concat([*far, soon]).rename(columns={"axis": "measure", "reach": "value"})
+    return together.reindex(columns=[*labels, "measure", "value", "smallest", "largest"]).reset_index(drop=True)
+
+
+def as_table(found: pd.DataFrame) -> Table:
+    """The frame of `reached`: a row per task and measure, a column per model, medians over seeds.
+
+    A seed that never gets there is worse than all that do, so that there is no median where most do not; how many do
+    stands behind it. Of an even number of seeds the worse of the two in the middle is shown.
+    """
+    models, called = units.in_order(found["model"]), names(found)
+    ordered = found.sort_values(["grid", "task"], kind="stable")
+    rows: list[tuple[str, ...]] = []
+    for (grid, task, measure), block in groups(ordered, "grid", "task", "measure", sort=False):
+        of_models = {str(model): own for model, own in block.groupby("model")}
+        if measure in SPENT:
+            if block["value"].isna().all():
+                continue
+            what = f"{SPENT[measure].name} until {RIGHT}"
+            cell: Callable[[pd.DataFrame], str] = partial(_how_soon, SPENT[measure])
+        else:
+            what, cell = f"{measure} up to which {RIGHT}", _how_far
+        counts = [str(len(of_models[model])) if model in of_models else units.MISSING for model in models]
+        cells = [cell(of_models[model]) if model in of_models else units.MISSING for model in models]
+        rows.append((called[grid, task], what, *cells, counts[0] if len(set(counts)) == 1 else " / ".join(counts)))
+    header = ("task", "measure", *map(units.model_name, models), "seeds")
+    return Table(header, tuple(rows), frozenset(range(2, len(header))))
+
+
+def _how_far(block: pd.DataFrame) -> str:
+    middle = block["value"].sort_values(na_position="first").iloc[(len(block) - 1) // 2]
+    if math.isnan(middle):
+        return f"< {block['smallest'].min():g}"
+    return f"≥ {middle:g}" if middle == block["largest"].max() else f"{middle:g}"
+
+
+def _how_soon(quantity: units.Quantity, block: pd.DataFrame) -> str:
+    middle = quantity.number(block["value"].sort_values().iloc[len(block) // 2])
+    there = block["value"].count()
+    return middle if there == len(block) else f"{middle} ({there} of {len(block)})"
 
 
 def _curve(run: pd.DataFrame, metric: str) -> pd.Series:

@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import ablations, claims, drawing, growth, plots, published, tables, tuning, units, variants
+from analysis import ablations, claims, drawing, growth, plots, published, reach, tables, tuning, units, variants
 from analysis import runs as runs_table
 from analysis.attention_maps import AttentionMap
 from analysis.runs import each, final
@@ -60,9 +60,9 @@ def write(
 
     There are report.html (self-contained: nothing in it is loaded from anywhere, the numbers of its figures are in it),
     report.md, figures/*.svg and *.png with their numbers as *.csv, every measured value as runs.parquet, a row a run
-    with its scalars as runs.csv, the numbers behind the tables and sentences as comparison.csv, ablations.csv,
-    models.csv, claims.csv, findings.csv and, of sweeps over length, growth.csv, of tuning trials.csv, and LaTeX tables
-    (booktabs) as *.tex.
+    with its scalars as runs.csv, the numbers behind the tables and sentences as comparison.csv, reach.csv,
+    ablations.csv, models.csv, claims.csv, findings.csv and, of sweeps over length, growth.csv, of tuning trials.csv,
+    and LaTeX tables (booktabs) as *.tex.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -81,10 +81,11 @@ def write(
     plain = variants.simplified(runs)
     numbers, models, entries = tables.comparison(plain), tables.models_table(runs), claims.ledger(runs)
     answers, checks = claims.folklore(runs, entries), published.verify(runs)
-    effects = ablations.effects(runs)
+    reached, effects = reach.reached(plain), ablations.effects(runs)
     runs_table.write(runs, target / "runs.parquet")
     runs_table.scalars(runs).to_csv(target / "runs.csv", index=False)
     numbers.to_csv(target / "comparison.csv", index=False)
+    reached.to_csv(target / "reach.csv", index=False)
     effects.to_csv(target / "ablations.csv", index=False)
     models.to_csv(target / "models.csv", index=False)
     claims.as_frame(entries).to_csv(target / "claims.csv", index=False)
@@ -93,6 +94,7 @@ def write(
     tuning.trials(runs).to_csv(target / "trials.csv", index=False)
     texts = {
         "comparison": tables.comparison_table(numbers),
+        "reach": reach.as_table(reached),
         "claims": claims.as_table(entries),
         "models": tables.models_as_table(models),
     }
@@ -111,6 +113,7 @@ def write(
         "facts": facts(plain),
         "short": tables.comparison_table(numbers, [tables.SCORE], overall=True),
         "comparison": texts["comparison"],
+        "reach": texts["reach"],
         "ledger": texts["claims"],
         "entries": entries,
         "decided": Counter(str(one.verdict) for one in entries),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 import pytest
 
-from analysis.reach import by_category, reach, to_reach
+from analysis.reach import as_table, reach, reached, to_reach
 from analysis.runs import tidy
 from experiments import schema as s
 
@@ -96,18 +96,42 @@ def test_the_share_that_holds_is_stated() -> None:
     assert reach(table(curves), "pairs", holds=0.7)["reach"].tolist() == [4]
 
 
-def test_scores_by_name() -> None:
-    scores: dict[str, Curve] = {
-        "longer/sequence_accuracy": {math.nan: 0.5},
-        "longer/sequence_accuracy_of_type/pp_recursion": {math.nan: 0.0},
-        "longer/sequence_accuracy_of_type/prim_to_inf_arg": {math.nan: 1.0},
-        "longer/sequence_accuracy_of_kind/structural": {math.nan: 0.0},
-        "longer/sequence_accuracy_by_length": {20: 0.5},
-    }
-    found = by_category(table(scores))
-    assert found[["metric", "axis", "category", "value"]].to_numpy().tolist() == [
-        ["longer/sequence_accuracy", "kind", "structural", 0.0],
-        ["longer/sequence_accuracy", "type", "pp_recursion", 0.0],
-        ["longer/sequence_accuracy", "type", "prim_to_inf_arg", 1.0],
+def test_the_table_shows_medians_and_how_many_got_there() -> None:
+    def runs_of(model: str, soon: tuple[int, ...], far: tuple[int, ...]) -> list[pd.DataFrame]:
+        """A run a seed: right from a step on (0: never), at lengths up to a length; of 10, 20 and 40."""
+        return [
+            table(
+                {
+                    "validation/token_accuracy": {at: float(0 < step <= at) for at in (100, 2000, 3000)},
+                    s.TRAIN_SECONDS: {at: at / 100 for at in (100, 2000, 3000)},
+                    s.TRAIN_FLOPS: {at: at * 1e9 for at in (100, 2000, 3000)},
+                    "test/token_accuracy_by_length": {at: float(at <= length) for at in (10, 20)},
+                    "longer/token_accuracy_by_length": {40: float(length >= 40)},
+                },
+                run=f"{model} {seed}",
+                model=model,
+                seed=seed,
+            )
+            for seed, (step, length) in enumerate(zip(soon, far, strict=True))
+        ]
+
+    found = reached(
+        pd.concat(
+            [
+                *runs_of("lstm", (100, 2000, 3000), (40, 20, 0)),
+                *runs_of("lstm_attention", (2000, 2000, 0), (40, 40, 0)),
+                *runs_of("transformer", (100, 0, 0, 2000), (20, 0, 0, 10)),
+            ]
+        )
+    )
+    shown = as_table(found)
+    assert shown.header == ("task", "measure", "LSTM", "LSTM + attention", "Transformer", "seeds")
+    assert [row[1:] for row in shown.rows] == [
+        ("length up to which 90 % are right", "20", "≥ 40", "< 10", "3 / 3 / 4"),
+        ("steps until 90 % are right", "2,000", "2,000 (2 of 3)", "– (2 of 4)", "3 / 3 / 4"),
+        ("seconds of training until 90 % are right", "20", "20 (2 of 3)", "– (2 of 4)", "3 / 3 / 4"),
+        ("TFLOP of training until 90 % are right", "2.00", "2.00 (2 of 3)", "– (2 of 4)", "3 / 3 / 4"),
     ]
-    assert by_category(table(LEARNING)).empty
+    nobody = as_table(reached(pd.concat(runs_of("lstm", (0, 0), (10, 10)))))
+    assert [row[1:] for row in nobody.rows] == [("length up to which 90 % are right", "10", "2")]
+    assert not as_table(reached(table(LEARNING, headline=s.WER))).rows

@@ -106,6 +106,7 @@ def test_everything_is_written(written: Path) -> None:
         "runs.parquet",
         "runs.csv",
         "comparison.csv",
+        "reach.csv",
         "ablations.csv",
         "models.csv",
         "claims.csv",
@@ -113,7 +114,10 @@ def test_everything_is_written(written: Path) -> None:
         "growth.csv",
         "trials.csv",
     }
-    assert names == {"report.html", "report.md", "comparison.tex", "claims.tex", "models.tex"} | drawn | numbers
+    assert (
+        names
+        == {"report.html", "report.md", "comparison.tex", "reach.tex", "claims.tex", "models.tex"} | drawn | numbers
+    )
     for plot in PLOTS:
         assert (written / f"figures/{plot.name}.png").read_bytes().startswith(PNG)
         ElementTree.parse(written / f"figures/{plot.name}.svg")

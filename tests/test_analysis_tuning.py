@@ -60,9 +60,7 @@ COMPARED = {
     "left_out": lambda table: pd.DataFrame({"sentence": claims.left_out(table)}),
     "effects": ablations.effects,
     "growth": growth.growth,
-    "to_reach": lambda table: reach.to_reach(table, 0.5),
-    "reach": lambda table: reach.reach(table, "distance"),
-    "by_category": reach.by_category,
+    "reached": reach.reached,
     "verify": lambda table: pd.DataFrame([vars(check) for check in published.verify(table)]).drop(columns="form"),
     "recommend": lambda table: pd.DataFrame({"because": recommend(table, Need(64, 64)).because}),
     **{plot.name: plot.data for plot in plots.PLOTS if plot is not plots.TUNING},
@@ -105,7 +103,6 @@ def test_something_is_compared(compared: pd.DataFrame) -> None:
         "left_out",
         "effects",
         "components",
-        "by_category",
         "categories",
         "gradients",
     }
