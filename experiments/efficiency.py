@@ -22,7 +22,15 @@ from experiments.data import Batch
 from experiments.timing import TooSlow, interleaved, percentile, quartiles, relative_interval, timed, wait_for
 from experiments.training import Keeper, update, uses_bfloat16
 from models.config import Dimensions, ModelConfig
-from models.cost import attention_share, state_bytes, training_flops
+from models.cost import (
+    attention_share,
+    decode_flops,
+    encode_flops,
+    generate_flops,
+    state_bytes,
+    step_flops,
+    training_flops,
+)
 from models.interface import BOS, EncoderDecoder, Memory, State
 from models.registry import build
 
@@ -149,6 +157,7 @@ def _by_position(
         state = meanwhile.state()
         for contender in contenders:
             if "step" in contender.going_on:
+                contender.log_position(position)
                 for name, value in state.items():
                     contender.log(schema.by_position(name), value, position)
 
@@ -306,14 +315,25 @@ class _Contender:
 
     def log_length(self, peak: float) -> None:
         """Records what is counted, not measured, at the present length."""
-        length, vocabulary = self.length, self.settings.vocabulary
-        flops = self.batch.size * training_flops(self.config, length, length, vocabulary)
-        self.log(schema.BATCH_SIZE, self.batch.size, length)
-        self.log(schema.TRAIN_STEP_FLOPS, flops, length)
-        self.log(schema.ATTENTION_SHARE, attention_share(self.config, length, length, vocabulary), length)
-        self.log(schema.STATE_BYTES, state_bytes(self.config, length, length, 2 if self.bfloat16 else 4), length)
+        config, length, size, vocabulary = self.config, self.length, self.batch.size, self.settings.vocabulary
+        flops = {
+            "train_step": size * training_flops(config, length, length, vocabulary),
+            "encode": size * encode_flops(config, length),
+            "decode": size * decode_flops(config, length, length, vocabulary),
+            "generate": generate_flops(config, length, self.settings.decode_tokens, vocabulary, size),
+        }
+        for phase, count in flops.items():
+            self.log(schema.PHASE_FLOPS[phase], count, length)
+        self.log(schema.BATCH_SIZE, size, length)
+        self.log(schema.ATTENTION_SHARE, attention_share(config, length, length, vocabulary), length)
+        self.log(schema.STATE_BYTES, state_bytes(config, length, length, 2 if self.bfloat16 else 4), length)
         if self._train_seconds is not None:
-            self.log(schema.PEAK_SHARE, flops / self._train_seconds / peak, length)
+            self.log(schema.PEAK_SHARE, flops["train_step"] / self._train_seconds / peak, length)
+
+    def log_position(self, position: int) -> None:
+        """Records what is counted at a position of the target."""
+        flops = step_flops(self.config, self.length, position - 1, self.settings.vocabulary)
+        self.log(schema.PHASE_FLOPS["step"], self.batch.size * flops, position)
 
     def measure_memory(self, phase: str, metric: str) -> None:
         """Records the peak of a phase; where there is not enough, the phase ends."""

@@ -162,7 +162,14 @@ DECODE_SECONDS_PER_TOKEN_P95 = "efficiency/decode_seconds_per_token_p95"  # of a
 PEAK_MEMORY = "efficiency/peak_memory_bytes"  # of a training step, over what the process held before it
 GENERATE_PEAK_MEMORY = "efficiency/generate_peak_memory_bytes"  # of cached generation, likewise
 STATE_BYTES = "efficiency/state_bytes_per_sequence"  # decoding state after `length` tokens, analytic
-TRAIN_STEP_FLOPS = "efficiency/train_step_flops"  # analytic
+TRAIN_STEP_FLOPS = "efficiency/train_step_flops"  # of the whole batch, analytic
+PHASE_FLOPS = {  # the same of each phase that has no detours
+    "train_step": TRAIN_STEP_FLOPS,
+    "encode": "efficiency/encode_flops",
+    "decode": "efficiency/decode_flops",
+    "generate": "efficiency/generate_flops",
+    "step": "efficiency/step_flops_by_position",
+}
 ATTENTION_SHARE = "efficiency/attention_flops_share"  # of a training step's: scores and weighted sums, S·T; 0..1
 PEAK_SHARE = (
     "efficiency/matmul_peak_share"  # FLOP/s of the training step / FLOP/s of the best square matmul, same process

@@ -127,11 +127,18 @@ def attention_share(config: ModelConfig, source: int, target: int, target_vocabu
     return _attend(pairs, 1, hidden) / forward_flops(config, source, target, target_vocabulary)
 
 
-def start_flops(config: ModelConfig, source: int, target_vocabulary: int) -> int:
-    """Operations of `start`; an LSTM's table of inputs, here counted in full, serves a whole batch."""
+def generate_flops(config: ModelConfig, source: int, target: int, target_vocabulary: int, sequences: int) -> int:
+    """Operations of greedy decoding, cached, of a batch: it is encoded, started, and goes `target` steps."""
+    steps = sum(step_flops(config, source, position, target_vocabulary) for position in range(target))
+    starting = start_flops(config, source, target_vocabulary, sequences)
+    return sequences * (encode_flops(config, source) + steps) + starting
+
+
+def start_flops(config: ModelConfig, source: int, target_vocabulary: int, sequences: int) -> int:
+    """Operations of `start` of a batch; an LSTM's table of inputs is made once for all its sequences."""
     hidden, embedding = _widths(config)
     table = _linear(embedding, 4 * hidden) * target_vocabulary if isinstance(config, LSTMDecoderConfig) else 0
-    return _source_flops(config, source) + table
+    return sequences * _source_flops(config, source) + table
 
 
 def step_flops(config: ModelConfig, source: int, position: int, target_vocabulary: int) -> int:

@@ -56,7 +56,8 @@ def test_a_model_becomes_a_run_with_curves_by_length(tmp_path: Path) -> None:
             assert values[model, schema.GENERATE_SECONDS, length] == factor * length
             assert values[model, schema.TRAIN_STEP_SECONDS_LOW, length] == pytest.approx(0.9 * factor * length)
             assert values[model, schema.TRAIN_STEP_SECONDS_HIGH, length] == pytest.approx(1.2 * factor * length)
-            assert values[model, schema.TRAIN_STEP_FLOPS, length] == 1000 * length
+            for phase in ("train_step", "generate"):
+                assert values[model, schema.PHASE_FLOPS[phase], length] == 1000 * length
             assert values[model, schema.BATCH_SIZE, length] == 64
 
 

@@ -45,6 +45,7 @@ from models.cost import (
     decode_flops,
     encode_flops,
     forward_flops,
+    generate_flops,
     on_meta,
     parameter_parts,
     start_flops,
@@ -91,14 +92,17 @@ def test_forward_flops_are_those_that_torch_counts(config: ModelConfig, source: 
 @settings(max_examples=30, deadline=None)
 @given(configs(), st.integers(1, 5))
 def test_start_and_step_flops_are_those_that_torch_counts(config: ModelConfig, source: int) -> None:
-    """At each position."""
+    """Of two sequences, at each position; what generation takes are the sums."""
     model = on_meta(config, dimensions_of(config)).eval()
-    memory = model.encode(tokens(1, source), torch.tensor([source]))
+    total, memory = counted(lambda: model.encode(tokens(2, source), torch.tensor([source, source])))
     starting, state = counted(lambda: model.start(memory, MAX_LENGTH))
-    assert start_flops(config, source, TARGET_VOCABULARY) == starting
+    assert start_flops(config, source, TARGET_VOCABULARY, 2) == starting
+    total += starting
     for position in range(4):
-        stepping, (_, state) = counted(lambda state=state: model.step(tokens(1, 1)[0], state))  # type: ignore[misc]
-        assert step_flops(config, source, position, TARGET_VOCABULARY) == stepping
+        assert generate_flops(config, source, position, TARGET_VOCABULARY, 2) == total
+        stepping, (_, state) = counted(lambda state=state: model.step(tokens(2, 1)[:, 0], state))  # type: ignore[misc]
+        assert 2 * step_flops(config, source, position, TARGET_VOCABULARY) == stepping
+        total += stepping
 
 
 def counted_training(config: ModelConfig, source: int, target: int, dimensions: Dimensions) -> int:
@@ -155,7 +159,7 @@ def test_flops_of_a_transformer_by_hand() -> None:
     cross = 2 * 2 * (2 * 4 * 4) + 2 * (2 * 2 * 3 * 4)
     assert encode_flops(config, 3) == encoder
     assert decode_flops(config, 3, 2, 5) == own + source + cross + 2 * 2 * 2 * (4 * 8) + 2 * 2 * 4 * 5
-    assert start_flops(config, 3, 5) == source
+    assert start_flops(config, 3, 5, 2) == 2 * source
     step = 2 * (4 * 4 * 4) + 2 * (2 * 2 * 4) + 2 * (2 * 4 * 4) + 2 * (2 * 3 * 4) + 2 * 2 * (4 * 8) + 2 * 4 * 5
     assert step_flops(config, 3, 1, 5) == step  # at the second position, which looks at two
 
@@ -169,7 +173,7 @@ def test_flops_of_an_lstm_by_hand() -> None:
     attention = 2 * (2 * 3 * 6) + 2 * 12 * 6  # scores, sum; attentional state
     position = cells + attention + 2 * 6 * 7
     assert decode_flops(config, 3, 2, 7) == 3 * (2 * 6 * 6) + 2 * (inputs + position)
-    assert start_flops(config, 3, 7) == 3 * (2 * 6 * 6) + 7 * inputs
+    assert start_flops(config, 3, 7, 2) == 2 * 3 * (2 * 6 * 6) + 7 * inputs
     assert step_flops(config, 3, 0, 7) == step_flops(config, 3, 50, 7) == position
 
 

@@ -19,7 +19,7 @@ from experiments.data import Batch
 from experiments.efficiency import Subject
 from experiments.training import update
 from models.config import LSTMConfig, ModelConfig, TransformerConfig
-from models.cost import attention_share, state_bytes, training_flops
+from models.cost import attention_share, encode_flops, generate_flops, state_bytes, step_flops, training_flops
 from models.interface import EncoderDecoder
 from models.transformer import TransformerDecoder, TransformerState
 
@@ -131,6 +131,10 @@ def test_everything_is_measured_at_every_length(monkeypatch: pytest.MonkeyPatch)
             assert at[schema.DECODE_SECONDS_PER_TOKEN] < at[schema.GENERATE_SECONDS]
             flops = batch * training_flops(config, length, length, 32)
             assert at[schema.TRAIN_STEP_FLOPS] == flops
+            encoding, decoding = (at[schema.PHASE_FLOPS[phase]] for phase in ("encode", "decode"))
+            assert encoding == batch * encode_flops(config, length)
+            assert encoding + decoding == flops / 3
+            assert at[schema.PHASE_FLOPS["generate"]] == generate_flops(config, length, 4, 32, batch)
             assert at[schema.ATTENTION_SHARE] == attention_share(config, length, length, 32)
             assert at[schema.STATE_BYTES] == state_bytes(config, length, length)
             assert 0 < at[schema.PEAK_SHARE] < 1
@@ -153,15 +157,18 @@ def test_a_step_is_timed_at_the_positions_asked_for(monkeypatch: pytest.MonkeyPa
         return step(self, tokens, state)
 
     monkeypatch.setattr(TransformerDecoder, "step", spy)
-    recorders, errors = measured([LSTM, SINUSOIDAL, LEARNED], BY_POSITION)
+    configs: list[ModelConfig] = [LSTM, SINUSOIDAL, LEARNED]
+    recorders, errors = measured(configs, BY_POSITION)
     assert errors == [None] * 3
     by_position = seen[2 * 2 * 4 :]  # by length, both Transformers generate four tokens, twice
     assert all(size == 3 for _, size in by_position)
     one, other = by_position[:2], by_position[2:4]
     assert one == other == [(0, 3), (0, 3)]
     assert [position for position, _ in by_position[4:]] == [0, 1, 0, 1, 2, 2, 2, 2, *[2, 3, 4, 5] * 2, 6, 6, 6, 6]
-    for recorder in recorders:
+    for config, recorder in zip(configs, recorders, strict=True):
         assert recorder.values[schema.STEP_SECONDS] == {1: 2.0, 3: 2.0, 7: 2.0}
+        work = {at: 3 * step_flops(config, 4, at - 1, BY_POSITION.vocabulary) for at in (1, 3, 7)}
+        assert recorder.values[schema.PHASE_FLOPS["step"]] == work
         assert recorder.values["efficiency/step_seconds_q1_by_position"] == {1: 1.5, 3: 1.5, 7: 1.5}
         assert {schema.axis_of(name) for name in recorder.values} == {"length", "position"}
         assert set(recorder.values[schema.by_position(schema.DISTURBED)]) == {1, 3, 7}

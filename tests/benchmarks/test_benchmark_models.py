@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from models.config import Budget, Dimensions, ModelConfig
-from models.cost import count_parameters, decode_flops, encode_flops, start_flops, step_flops, training_flops
+from models.cost import count_parameters, decode_flops, encode_flops, generate_flops, training_flops
 from models.decoding import greedy
 from models.interface import EOS, EncoderDecoder
 from models.matching import match
@@ -39,7 +39,7 @@ def time_it(
     flops: int,
     work: Callable[[], object],
 ) -> None:
-    """Times `work`, of so many operations a sequence; `phase` is one of experiments.schema.PHASES."""
+    """Times `work`, of so many operations; `phase` is one of experiments.schema.PHASES."""
     benchmark.group = f"{phase}, length {length}"
     benchmark.extra_info |= {
         "model": name,
@@ -49,7 +49,7 @@ def time_it(
         "shapes": {"source": [BATCH, length], "target": [BATCH, length]},
         "vocabulary": VOCABULARY,
         "parameters": count_parameters(model),
-        "flops": BATCH * flops,
+        "flops": flops,
         "dtype": "float32",
         "threads": torch.get_num_threads(),
     }
@@ -68,7 +68,8 @@ def test_training_step(benchmark: BenchmarkFixture, name: str, length: int) -> N
         loss.backward()
         optimizer.step()
 
-    time_it(benchmark, name, "train_step", length, model, training_flops(config, length, length, VOCABULARY), step)
+    flops = BATCH * training_flops(config, length, length, VOCABULARY)
+    time_it(benchmark, name, "train_step", length, model, flops, step)
 
 
 @every_length
@@ -77,7 +78,7 @@ def test_encode(benchmark: BenchmarkFixture, name: str, length: int) -> None:
     model, config, (source, _, _), lengths = prepared(name, length)
     model.eval()
     with torch.inference_mode():
-        flops = encode_flops(config, length)
+        flops = BATCH * encode_flops(config, length)
         time_it(benchmark, name, "encode", length, model, flops, lambda: model.encode(source, lengths))
 
 
@@ -89,7 +90,7 @@ def test_decode(benchmark: BenchmarkFixture, name: str, length: int) -> None:
     model.eval()
     with torch.inference_mode():
         memory = model.encode(source, lengths)
-        flops = decode_flops(config, length, length, VOCABULARY)
+        flops = BATCH * decode_flops(config, length, length, VOCABULARY)
         time_it(benchmark, name, "decode", length, model, flops, lambda: model.decoder(target_in, memory))
 
 
@@ -100,6 +101,5 @@ def test_greedy_decoding(benchmark: BenchmarkFixture, name: str, length: int) ->
     model, config, (source, _, _), lengths = prepared(name, length)
     model.eval()
     model.decoder.output.bias.data[EOS] = -1e9
-    steps = sum(step_flops(config, length, position, VOCABULARY) for position in range(length))
-    flops = encode_flops(config, length) + start_flops(config, length, VOCABULARY) + steps
+    flops = generate_flops(config, length, length, VOCABULARY, BATCH)
     time_it(benchmark, name, "generate", length, model, flops, lambda: greedy(model, source, length, lengths))
