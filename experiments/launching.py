@@ -166,7 +166,6 @@ def campaign_of(profile: str | None, overrides: Sequence[str]) -> tuple[Member, 
 
 def loaded_grid(grid: str, profile: str | None, overrides: Sequence[str]) -> Grid:
     """A bundled grid or a file; refuses what is none."""
-
     try:
         return load_grid(grid, overrides, profile)
     except GridError as error:
@@ -254,7 +253,7 @@ def _cluster(how: How) -> tuple[str, Callable[[Place, int], Engine]]:
     if how.address is not None and not how.uri.startswith(("http://", "https://")):
         stop(
             f"--address {how.address}: the machines of a cluster cannot all write {how.uri}; start a server (README, "
-            "A team's server) and give its how.address as --tracking-uri http://…"
+            "A team's server) and give its address as --tracking-uri http://…"
         )
     if how.workers == AUTO:
         stop("--workers auto tries this machine, not a cluster: state how many runs share a GPU")

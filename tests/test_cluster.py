@@ -169,7 +169,10 @@ def test_what_jobs_are_given(cluster: Cluster, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (("--address", "auto"), "--address is that of a Ray cluster: it needs --engine ray"),
-        (("--engine", "ray", "--address", "auto"), "cannot all write sqlite:///"),
+        (
+            ("--engine", "ray", "--address", "auto"),
+            "start a server (README, A team's server) and give its address as --tracking-uri http://…",
+        ),
         (("--engine", "ray", "--workers", "2"), "each run of a cluster takes one core"),
     ],
 )
