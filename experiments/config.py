@@ -10,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from experiments.data import Tokens
 from experiments.schema import EFFICIENCY, FINAL, GRADIENTS, LEARN, PROFILE, RANDOM
-from experiments.settings import Settings, choice, part, refuse, suggestion, validate
+from experiments.settings import Problem, Settings, SettingsError, choice, part, refuse, suggestion, validate
 from experiments.tasks import TASKS, Task
 from experiments.tasks.streams import Needle
 from models.config import Budget, ModelConfig
@@ -410,42 +411,40 @@ def parse_run(tree: Mapping[str, Any]) -> Run:
     """The run that a tree of settings describes.
 
     Raises:
-        SettingsError: a key is unknown or missing, or a value impossible.
+        SettingsError: keys are unknown or missing, or values impossible (all that are); or values do not go together.
     """
     kind = choice(tree, ("kind",), RUNS)
-    for key in tree:
-        if key not in RUN_KEYS[kind]:
-            raise refuse((key,), f"unknown key for a run of kind {kind}{suggestion(key, RUN_KEYS[kind])}")
-    model = _model(tree)
-    budget = part(tree, "budget", Budget) if "budget" in tree else None
-    if (budget is None) == (model.config.hidden_size is None):
+    of_kind = RUN_KEYS[kind]
+    unknown = f"unknown key for a run of kind {kind}"
+    problems = [Problem((key,), unknown + suggestion(key, of_kind)) for key in tree if key not in of_kind]
+    parts: dict[str, Any] = {}
+    for key in of_kind[1:]:
+        try:
+            parts[key] = _PARTS[key](tree)
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(problems)
+    run = RUNS[kind](**parts)
+    _check(run)
+    return run
+
+
+def _check(run: Run) -> None:
+    """Refuses settings that are possible each, but not together."""
+    if (run.budget is None) == (run.model.config.hidden_size is None):
         raise refuse(("budget",), "state either a budget or the model's widths (hidden_size, …), not both")
-    seed = parse_seed(tree)
-    if kind == EFFICIENCY:
-        return EfficiencyRun(model, budget, seed, part(tree, "efficiency", Efficiency))
-    task = parse_task(tree)
-    if kind == PROFILE:
-        return ProfileRun(model, budget, seed, task, part(tree, "profile", Profile))
-    training = part(tree, "training", Training)
-    if kind == GRADIENTS:
-        return _gradients_run(model, budget, seed, task, training, part(tree, "gradients", Gradients))
-    decoding = part(tree, "decoding", Decoding) if "decoding" in tree else Decoding()
-    if task.given_inputs and decoding.beam_size > 1:
-        raise refuse(("decoding", "beam_size"), f"the decoder of {task.label} answers given inputs; nothing is decoded")
-    return LearnRun(model, budget, seed, task, training, decoding)
-
-
-def _gradients_run(
-    model: NamedModel, budget: Budget | None, seed: int, task: Task, training: Training, gradients: Gradients
-) -> GradientsRun:
-    """Refuses a task without a place for what decides at every distance, and distances that its streams have not."""
-    if not isinstance(task, Needle):
-        needed = "the task must let what decides the answer stand at any distance in streams of one length"
-        raise refuse(("task", "name"), f"{needed}; for a run of kind gradients only needle does")
-    farthest, asked = task.max_noise + 1, gradients.distances[-1]
-    if asked > farthest:
-        raise refuse(("gradients", "distances"), f"{asked}; with max_noise {task.max_noise} the farthest is {farthest}")
-    return GradientsRun(model, budget, seed, task, training, gradients)
+    if isinstance(run, LearnRun) and run.task.given_inputs and run.decoding.beam_size > 1:
+        words = f"the decoder of {run.task.label} answers given inputs; nothing is decoded"
+        raise refuse(("decoding", "beam_size"), words)
+    if isinstance(run, GradientsRun):
+        if not isinstance(run.task, Needle):
+            needed = "the task must let what decides the answer stand at any distance in streams of one length"
+            raise refuse(("task", "name"), f"{needed}; for a run of kind gradients only needle does")
+        farthest, asked = run.task.max_noise + 1, run.gradients.distances[-1]
+        if asked > farthest:
+            words = f"{asked}; with max_noise {run.task.max_noise} the farthest is {farthest}"
+            raise refuse(("gradients", "distances"), words)
 
 
 def parse_seed(tree: Mapping[str, Any]) -> int:
@@ -479,3 +478,16 @@ def _model(tree: Mapping[str, Any]) -> NamedModel:
     registered = MODELS[name]
     options = {key: value for key, value in given.items() if key != "name"}
     return NamedModel(name, validate(type(registered), _values(registered) | options, ("model",)))
+
+
+_PARTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {  # how each key of a run is read
+    "model": _model,
+    "budget": lambda tree: part(tree, "budget", Budget) if "budget" in tree else None,
+    "seed": parse_seed,
+    "task": parse_task,
+    "training": partial(part, key="training", kind=Training),
+    "decoding": lambda tree: part(tree, "decoding", Decoding) if "decoding" in tree else Decoding(),
+    "efficiency": partial(part, key="efficiency", kind=Efficiency),
+    "gradients": partial(part, key="gradients", kind=Gradients),
+    "profile": partial(part, key="profile", kind=Profile),
+}

@@ -356,18 +356,17 @@ def _locate(path: KeyPath, origins: Origins) -> KeyPath:
 
 
 def _resolve_tables(tree: dict[str, Any]) -> dict[str, Any]:
-    """Replaces each table by model name in ``training`` by this run's value."""
+    """Replaces each table by model name in ``training`` by this run's value; for a model that there is not, by any."""
     training, name = tree.get("training"), _model_name(tree)
-    if not isinstance(training, Mapping) or name not in MODELS:
-        return tree  # which parse_run refuses
+    if not isinstance(training, Mapping):
+        return tree
     resolved = dict(training)
     for key, table in training.items():
         if isinstance(table, Mapping):
-            if name not in table:
-                raise refuse(
-                    ("training", key), f"the table has no value for the model {name!r}, only for {list(table)}"
-                )
-            resolved[key] = table[name]
+            if name in MODELS and name not in table:
+                words = f"the table has no value for the model {name!r}, only for {list(table)}"
+                raise refuse(("training", key), words)
+            resolved[key] = table.get(name, next(iter(table.values()), None))
     return tree | {"training": resolved}
 
 

@@ -278,6 +278,23 @@ def test_a_wrong_grid_is_told_where_and_what(case: str, tmp_path: Path) -> None:
     assert str(caught.value).startswith(path)
 
 
+def test_all_that_is_wrong_with_a_run_is_told_at_once(tmp_path: Path) -> None:
+    text = GRID
+    for old, new in (("steps", "stpes"), ("parameters:", "paramters:"), ("reverse}", "revers}"), ("[lstm,", "[ltsm,")):
+        text = text.replace(old, new, 1)
+    path = write(tmp_path, text.replace("[0, 1, 2]", "[-1]"))
+    with pytest.raises(GridError) as caught:
+        load_grid(path)
+    found = [line.removeprefix(f"{path}: ").split(": ")[0] for line in str(caught.value).splitlines()]
+    assert found == [
+        "compare.model[0].name",
+        "fixed.budget.paramters",
+        "compare.seed[0]",
+        "compare.task[0].name",
+        "fixed.training.stpes",
+    ]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
