@@ -21,7 +21,7 @@ from analysis.claims.base import (
     LeftOut,
     NotDecided,
     not_matched,
-    not_trained,
+    untrained_in_range,
 )
 from analysis.claims.costs import at_longest, cost_samples
 from analysis.claims.rules import LEAST_SEEDS, Part, Rule, Ruling, Sample, Verdict, pooled
@@ -59,9 +59,8 @@ def decide_gap_closed(evidence: pd.DataFrame) -> Decision | NotDecided:
         labels = [str(stand_in(contest.rows["model"], base)) for base in (LSTM, ATTENTION, TRANSFORMER)]
         if reason := contest.unmatched(*labels):
             left_out.append(not_matched(contest.name, reason))
-        elif contest.untrained(reached := contest.in_range(labels[2])):
-            percent = contest.quantity.number(reached)
-            left_out.append(not_trained(labels[2], contest.name, percent, "in range"))
+        elif untrained := untrained_in_range(contest, labels[2]):
+            left_out.append(untrained)
         else:
             lstm, attention, transformer = found
             half = (attention - lstm) - HALF * (transformer - lstm)

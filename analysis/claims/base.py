@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis import units
 from analysis.claims.rules import Ruling, exponential
+from analysis.evidence import Contest
 from analysis.statistics import Interval
 
 LSTM, ATTENTION, TRANSFORMER = "lstm", "lstm_attention", "transformer"
@@ -75,6 +76,14 @@ def not_trained(model: str, task: str, percent: str, where: str) -> LeftOut:
     """A model (its label) that reached no more than `percent` of the `task`, which decides nothing there."""
     name = units.model_name(model)
     return LeftOut(f"{name} not trained", f"{name} is not trained on {task}: {percent} % {where}")
+
+
+def untrained_in_range(contest: Contest, label: str) -> LeftOut | None:
+    """A model of a task that fails in the range of training; None if it does not."""
+    score = contest.in_range(label)
+    if not contest.untrained(score):
+        return None
+    return not_trained(label, contest.name, contest.quantity.number(score), "in range")
 
 
 def not_matched(task: str, reason: str) -> LeftOut:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import ablations, units
-from analysis.claims.base import GAIN, Claim, Decision, LeftOut, NotDecided, not_matched, not_trained
+from analysis.claims.base import GAIN, Claim, Decision, LeftOut, NotDecided, not_matched, untrained_in_range
 from analysis.claims.rules import ACCURACY_MARGIN, Rule, Sample, pooled
 from analysis.claims.wording import tasks_count
 from analysis.evidence import contests
@@ -56,9 +56,8 @@ def decide_component(evidence: pd.DataFrame, full: str, variant: str) -> Decisio
         gaps: np.ndarray = ablations.gaps(contest, full, variant, schema.TEST)
         if not len(gaps):
             continue
-        if contest.untrained(reached := contest.in_range(full)):
-            percent = contest.quantity.number(reached)
-            left_out.append(not_trained(full, contest.name, percent, "in range"))
+        if untrained := untrained_in_range(contest, full):
+            left_out.append(untrained)
         elif reason := contest.unmatched(full, variant):
             left_out.append(not_matched(contest.name, reason))
         else:

@@ -24,6 +24,7 @@ from analysis.claims.base import (
     NotDecided,
     not_matched,
     not_trained,
+    untrained_in_range,
 )
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
@@ -127,11 +128,7 @@ def out_of_range_gaps(contest: Contest) -> Iterator[Gap]:
         if reason := contest.unmatched(label, lstm):
             yield Gap(None, not_matched(where, reason))
             continue
-        untrained = [
-            not_trained(one, contest.name, contest.quantity.number(score), "in range")
-            for one in (lstm, label)
-            if contest.untrained(score := contest.in_range(one))
-        ]
+        untrained = [found for one in (lstm, label) if (found := untrained_in_range(contest, one)) is not None]
         if untrained:
             sentence = "; ".join(one.sentence for one in untrained)
             yield Gap(None, untrained[0] if len(untrained) == 1 else LeftOut("neither is trained", sentence))
