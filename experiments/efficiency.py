@@ -198,8 +198,9 @@ class _Contender:
 
     def keep(self, done: int) -> None:
         """Keeps that so many lengths are done."""
-        error = "" if self.error is None else repr(self.error)
-        self._keeper.save({"lengths": done, "going_on": sorted(self.going_on), "error": error})
+        error = str(self.error) if isinstance(self.error, FailedBefore) else repr(self.error)
+        kept = {"lengths": done, "going_on": sorted(self.going_on), "error": error if self.error is not None else ""}
+        self._keeper.save(kept)
 
     def begin(self, length: int) -> None:
         """Draws the batch of this length."""

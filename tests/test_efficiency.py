@@ -284,6 +284,8 @@ def test_an_interrupted_sweep_goes_on_at_the_length_where_it_was(monkeypatch: py
     assert schema.GENERATE_NAIVE_SECONDS not in lstm.values
     assert (type(error), str(error)) == (efficiency.FailedBefore, "ArithmeticError('broken')")
     assert transformer.values == {}
+    assert kept[1].state is not None
+    assert kept[1].state["error"] == str(error)  # however often it is interrupted
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process's memory")
