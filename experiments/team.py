@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import datetime
 import multiprocessing
+import os
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -139,6 +141,7 @@ def _draw_dropout(seed: int, rank: int, step: int) -> None:
 
 def _follow(training: _Training, rank: int) -> None:
     """The life of a follower."""
+    end_with_parent()
     prepare_process()
     _join(training, rank)  # from now on, the first notices when this process dies
     run, device = training.run, _device(training, rank)
@@ -162,6 +165,18 @@ def _follow(training: _Training, rank: int) -> None:
             group["lr"] = learning_rate
         clip, smoothing = run.training.clip, run.training.label_smoothing
         _update(parallel, optimizer, next(batches), rank, clip=clip, label_smoothing=smoothing, bfloat16=bfloat16)
+
+
+def end_with_parent() -> None:
+    """From now on, this process ends when its parent does, even where it waits for it: a GPU would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _join(training: _Training, rank: int) -> None:

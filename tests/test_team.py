@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from experiments.run import execute
 from experiments.settings import SettingsError
 from experiments.state import CHECKPOINT
 from experiments.stores import open_store
-from experiments.team import Team, _device, part
+from experiments.team import Team, _device, end_with_parent, part
 from experiments.training import Status, train
 from models.interface import PAD
 from models.registry import build
@@ -157,6 +161,36 @@ def test_a_process_that_dies_is_the_failure_of_its_run(tmp_path: Path) -> None:
     outcome = execute((run,), Place(store, "g", "cpu", None), kill)[run]
     assert outcome.kind == "failed"
     assert not torch.distributed.is_initialized()
+
+
+def wait_for_ever(pids: Connection, of_first: bool) -> None:
+    """As the first process, that begins another, or as that other, which waits for what never comes."""
+    if of_first:
+        multiprocessing.get_context("spawn").Process(target=wait_for_ever, args=(pids, False)).start()
+    else:
+        end_with_parent()
+        pids.send(os.getpid())
+    threading.Event().wait()
+
+
+def test_a_follower_ends_when_the_first_is_killed() -> None:
+    """Also where it waits in a call that does not notice."""
+    import psutil
+
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    first = context.Process(target=wait_for_ever, args=(theirs, True))
+    first.start()
+    assert ours.poll(120)
+    follower = psutil.Process(ours.recv())
+    assert follower.is_running()
+    first.kill()
+    first.join()
+    try:
+        follower.wait(timeout=30)
+    finally:
+        if follower.is_running():
+            follower.kill()
 
 
 def test_what_cannot_be_shared_is_refused_and_one_device_changes_no_key() -> None:
