@@ -27,7 +27,9 @@ SPENT = {
 }
 HOLDS = 0.9  # accuracy
 RIGHT = f"{100 * HOLDS:.0f} % are right"
-REACH_COLUMNS = ("grid", "task", "model", "seed", "run_id", "axis", "reach", "smallest", "largest")
+_LABELS = ["grid", "task", "model", "seed", "run_id"]
+_NEEDED = [*_LABELS, "headline", "metric", "at", "value"]
+REACH_COLUMNS = (*_LABELS, "axis", "reach", "smallest", "largest")
 
 
 def to_reach(runs: pd.DataFrame, threshold: float, metric: str | None = None) -> pd.DataFrame:
@@ -45,7 +47,7 @@ def to_reach(runs: pd.DataFrame, threshold: float, metric: str | None = None) ->
     learnt = results(runs).query("kind == @schema.LEARN")
     needed = learnt["metric"].isin(BUDGETS.values()) | learnt["metric"].str.startswith(schema.VALIDATION)
     rows: list[dict[str, Any]] = []
-    for (_, _), run in groups(learnt[needed], "grid", "run_id"):
+    for (_, _), run in groups(learnt.loc[needed, _NEEDED], "grid", "run_id"):
         labels = run.iloc[0]
         name = metric or labels["headline"]
         curve = _curve(run, schema.metric(schema.VALIDATION, name))
@@ -53,11 +55,11 @@ def to_reach(runs: pd.DataFrame, threshold: float, metric: str | None = None) ->
             continue
         there = curve <= threshold if name in schema.LOWER_IS_BETTER else curve >= threshold
         step = curve.index[there].min() if there.any() else None
-        row = {key: labels[key] for key in ("grid", "task", "model", "seed", "run_id")} | {"metric": name, "step": step}
+        row = {key: labels[key] for key in _LABELS} | {"metric": name, "step": step}
         for budget, spent in BUDGETS.items():
             row[budget] = _curve(run, spent).get(step) if step is not None else None
         rows.append(row)
-    columns = ["grid", "task", "model", "seed", "run_id", "metric", "step", *BUDGETS]
+    columns = [*_LABELS, "metric", "step", *BUDGETS]
     numbers = dict.fromkeys(["step", *BUDGETS], "float64")
     return pd.DataFrame(rows, columns=columns).astype(numbers)
 
@@ -80,7 +82,7 @@ def reach(runs: pd.DataFrame, axis: str, metric: str | None = None, holds: float
     """
     learnt = results(runs).query("kind == @schema.LEARN and axis == @axis")
     rows: list[dict[str, Any]] = []
-    for (_, _), run in groups(learnt, "grid", "run_id"):
+    for (_, _), run in groups(learnt[_NEEDED], "grid", "run_id"):
         labels = run.iloc[0]
         name = metric or labels["headline"]
         if name in schema.LOWER_IS_BETTER:
@@ -93,7 +95,7 @@ def reach(runs: pd.DataFrame, axis: str, metric: str | None = None, holds: float
         held = points.index[points.index < failed.min()] if len(failed) else points.index
         ends = {"smallest": points.index.min(), "largest": points.index.max()}
         found = {"axis": axis, "reach": held.max() if len(held) else None, **ends}
-        rows.append({key: labels[key] for key in ("grid", "task", "model", "seed", "run_id")} | found)
+        rows.append({key: labels[key] for key in _LABELS} | found)
     numbers = dict.fromkeys(["reach", "smallest", "largest"], "float64")
     return pd.DataFrame(rows, columns=list(REACH_COLUMNS)).astype(numbers)
 
@@ -107,11 +109,10 @@ def reached(runs: pd.DataFrame) -> pd.DataFrame:
     """
     scored = side_by_side(runs)
     scored = scored[scored["headline"].isin([schema.TOKEN_ACCURACY, schema.SEQUENCE_ACCURACY])]
-    labels = ["grid", "task", "model", "seed", "run_id"]
     far = [reach(measured, str(axis)) for axis, measured in scored.groupby("axis")]
-    soon = to_reach(scored, HOLDS).melt(labels, list(SPENT), "axis", "reach")
+    soon = to_reach(scored, HOLDS).melt(_LABELS, list(SPENT), "axis", "reach")
     together = pd.concat([*far, soon]).rename(columns={"axis": "measure", "reach": "value"})
-    return together.reindex(columns=[*labels, "measure", "value", "smallest", "largest"]).reset_index(drop=True)
+    return together.reindex(columns=[*_LABELS, "measure", "value", "smallest", "largest"]).reset_index(drop=True)
 
 
 def as_table(found: pd.DataFrame) -> Table:
