@@ -158,13 +158,14 @@ def facts(runs: pd.DataFrame) -> dict[str, str]:
     started = every["start_time"].dropna()
     shown = set(variants.side_by_side(runs)["model"]) | set(every.loc[every["kind"] != schema.LEARN, "model"])
     others = len(set(every["model"]) - shown)
+    seeds = finished.groupby(list(runs_table.LABELS))["seed"].nunique()
     found = {
         "grids": ", ".join(sorted(every["grid"].unique())),
         "models": ", ".join(map(units.model_name, units.in_order(shown)))
         + (f" and {others} variant{'s' if others > 1 else ''}" if others else ""),
         "runs": f"{len(finished)} finished" + (f", {len(stopped)} failed" if len(stopped) else ""),
         "tuning": f"{tried} trials" if tried else "",
-        "seeds": ", ".join(map(str, sorted(every["seed"].dropna().unique()))),
+        "seeds of each": " to ".join(dict.fromkeys(map(str, (seeds.min(), seeds.max())))) if len(seeds) else "",
         "hardware": ", ".join(sorted(set(finished["hardware"]) - {""})),
         "date": " to ".join(
             dict.fromkeys(f"{day:%Y-%m-%d}" for day in (started.min(), started.max()) if day is not pd.NaT)

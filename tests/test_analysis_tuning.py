@@ -122,7 +122,7 @@ def test_a_trial_that_failed_is_named_among_the_failures() -> None:
 
 def test_the_facts_of_a_report_tell_trials_from_runs() -> None:
     facts = report.facts(table(*trials(), *finals(lstm=3, transformer=3)))
-    assert (facts["runs"], facts["tuning"], facts["seeds"]) == ("4 finished", "8 trials", "0, 1")
+    assert (facts["runs"], facts["tuning"], facts["seeds of each"]) == ("4 finished", "8 trials", "2")
     assert "tuning" not in report.facts(table(*finals(lstm=3)))
 
 
