@@ -63,6 +63,10 @@ class Processes:
             worker = _start(self._place, next(number for number in itertools.count() if number not in taken))
             self._pool.append(worker)
             worker.connection.send(job)
+        if isinstance(job[0], EfficiencyRun):  # who waits holds memory and, on a GPU, counts as one who shares it
+            for other in [other for other in self._pool if other is not worker]:
+                other.connection.close()  # then it ends by itself
+                self._bury(other)
         worker.ticket, worker.left = next(self._tickets), len(job)
         worker.given, worker.begun = time.monotonic(), False
         return worker.ticket

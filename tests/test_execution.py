@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
 from experiments import efficiency, processes, schema, stores
-from experiments.attempts import Place, jobs
+from experiments.attempts import Outcome, Place, jobs
 from experiments.config import LearnRun, Run, run_key
 from experiments.execution import execute_grid
 from experiments.grid import load_grid
@@ -193,6 +193,23 @@ def test_sweeps_of_the_same_settings_are_one_job_and_runs_of_their_own(place: Pl
     assert {run.data.tags[schema.TASK] for (run,) in kept} == {"length_sweep(batch_size=2)"}
     assert all(run.info.status == "FINISHED" for (run,) in kept)
     assert all(f"{schema.STOPPED_BY}{phase}" in run.data.tags for (run,) in kept for phase in ("encode", "decode"))
+
+
+def test_what_is_measured_has_the_machine_for_itself(place: Place, tmp_path: Path) -> None:
+    """No other worker is there, not even an idle one."""
+    path = tmp_path / "sweeps.yaml"
+    path.write_text(SWEEPS, encoding="utf-8")
+    learn = runs_of(tmp_path, ["training.steps=3", "training.evaluate_every=3"])[:2]
+    sweep = jobs(load_grid(str(path), ["efficiency.batch_size=4"]).runs)[0]
+    with closing(processes.Processes(place, 2)) as engine:
+        left = {engine.begin((run,)) for run in learn}
+        assert not engine.takes(sweep)
+        workers = psutil.Process().children()
+        while left:
+            left -= {event.ticket for event in engine.hear() if isinstance(event.news, Outcome)}
+        assert engine.takes(sweep)
+        engine.begin(sweep)
+        assert sum(worker.is_running() and "spawn_main" in " ".join(worker.cmdline()) for worker in workers) == 1
 
 
 def test_one_of_several_sweeps_may_fail_alone(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
