@@ -51,11 +51,8 @@ def test_one_grid_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     shown = CliRunner().invoke(app, ["plan", "campaign", "--device", "cpu", "--tracking-uri", uri]).output
     assert [line.split()[-4:] for line in shown.splitlines()[1:3]] == [["1", "0", "1", "0"], ["1", "1", "0", "0"]]
     elsewhere = f"sqlite:///{tmp_path / 'other.db'}"
-    untouched = (
-        CliRunner()
-        .invoke(app, ["plan", "campaign", "--device", "cpu", "--tracking-uri", elsewhere, "--estimate"])
-        .output
-    )
+    asked = ["plan", "campaign", "--device", "cpu", "--tracking-uri", elsewhere, "--estimate"]
+    untouched = CliRunner().invoke(app, asked).output
     assert untouched.splitlines()[-1] == "2 runs to do on cpu"
     assert "time left" in untouched
     assert not (tmp_path / "other.db").exists()
