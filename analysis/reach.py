@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis import units
 from analysis.runs import groups, names, results
-from analysis.tables import Table
+from analysis.tables import Table, seeds_cell
 from analysis.variants import side_by_side
 from experiments import schema
 
@@ -135,7 +135,7 @@ def as_table(found: pd.DataFrame) -> Table:
             what, cell = f"{measure} up to which {RIGHT}", _how_far
         counts = [str(len(of_models[model])) if model in of_models else units.MISSING for model in models]
         cells = [cell(of_models[model]) if model in of_models else units.MISSING for model in models]
-        rows.append((called[grid, task], what, *cells, counts[0] if len(set(counts)) == 1 else " / ".join(counts)))
+        rows.append((called[grid, task], what, *cells, seeds_cell(counts)))
     header = ("task", "measure", *map(units.model_name, models), "seeds")
     return Table(header, tuple(rows), frozenset(range(2, len(header))))
 

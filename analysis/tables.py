@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,11 +211,15 @@ def comparison_table(numbers: pd.DataFrame, show: Iterable[str] = (SCORE, COST),
         if group == SCORE:
             best |= {(len(rows), 2 + models.index(model)) for model in _best(found, quantity)}
         counts = [str(found[model].n) if model in found else units.MISSING for model in models]
-        seeds = counts[0] if len(set(counts)) == 1 else " / ".join(counts)
         place = called[grid, task]
-        rows.append((place, measure(quantity, split, axis, at), *cells, seeds))
+        rows.append((place, measure(quantity, split, axis, at), *cells, seeds_cell(counts)))
     header = ("task", "measure", *map(units.model_name, models), "seeds")
     return Table(header, tuple(rows), frozenset(range(2, len(header))), frozenset(best))
+
+
+def seeds_cell(counts: Sequence[str]) -> str:
+    """Numbers of seeds, model by model: one where all have the same, else ``"5 / 3 / –"``."""
+    return counts[0] if len(set(counts)) == 1 else " / ".join(counts)
 
 
 def comparison_text(numbers: pd.DataFrame) -> str:

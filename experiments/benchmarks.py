@@ -81,7 +81,8 @@ def track(found: dict[str, list[dict[str, Any]]], store: Store) -> list[str]:
             tracked.point(name, stats["median"], length)
             tracked.point(schema.spread(name, schema.LOWER_QUARTILE), stats["q1"], length)
             tracked.point(schema.spread(name, schema.UPPER_QUARTILE), stats["q3"], length)
-            tracked.point(schema.PHASE_FLOPS[benchmark["phase"]], benchmark["flops"], length)
+            if benchmark["phase"] in schema.PHASE_FLOPS:
+                tracked.point(schema.PHASE_FLOPS[benchmark["phase"]], benchmark["flops"], length)
             if benchmark["phase"] == "train_step":
                 tracked.point(schema.BATCH_SIZE, benchmark["batch_size"], length)
                 tracked.point(schema.THREADS, benchmark["threads"], length)

@@ -61,6 +61,13 @@ def test_a_model_becomes_a_run_with_curves_by_length(tmp_path: Path) -> None:
             assert values[model, schema.BATCH_SIZE, length] == 64
 
 
+def test_a_phase_whose_operations_are_not_recorded_is_taken_too(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    found = benchmarks.read(written(tmp_path, [benchmark("lstm", "generate_naive", 32, 1.0)]))
+    assert benchmarks.track(found, open_store(uri, benchmarks.GRID, "")) == ["lstm"]
+    assert schema.GENERATE_NAIVE_SECONDS in set(runs.load(uri, [benchmarks.GRID])["metric"])
+
+
 def test_the_same_file_twice_is_one_result(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     found = benchmarks.read(written(tmp_path, [benchmark("lstm", "encode", 32, 1.0)]))
