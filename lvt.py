@@ -142,8 +142,8 @@ def plan(
     """
     import json
 
+    from experiments.asked import campaign_of, device_of
     from experiments.campaign import Member
-    from experiments.launching import campaign_of, device_of
     from experiments.planning import plan_of, show_campaign, show_grid
 
     chosen, campaign = device_of(device), grid == CAMPAIGN
@@ -363,8 +363,8 @@ def models(
     data: DataOption = None,
 ) -> None:
     """List the models and their options; show those of a grid, or all matched to a budget, with what they cost."""
+    from experiments.asked import loaded_grid, sizes_of
     from experiments.catalogue import list_models, show_matched, show_models_of
-    from experiments.launching import loaded_grid, sizes_of
 
     if grid is not None:
         if budget is not None or task is not None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from experiments import schema
-from experiments.config import EfficiencyRun, LearnRun, Run, run_key
+from experiments.config import EfficiencyRun, LearnRun, Run, run_key, run_name
 from experiments.environment import git_state, hardware, versions
 from experiments.schema import FAILED, FINISHED, KILLED
 from experiments.state import RunState, UnreadableError
@@ -184,14 +184,6 @@ def _begin(run: Run, state: RunState, place: Place) -> Attempt | Outcome:
     else:
         state.release()
     return outcome
-
-
-def run_name(run: Run) -> str:
-    """What a person calls the run."""
-    name = f"{run.model.label} · {run.task_label} · seed {run.seed}"
-    if isinstance(run, LearnRun) and run.tuned is not None and run.phase == schema.TUNING:
-        name += f" · trial {run.tuned.trial}"
-    return name
 
 
 def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:

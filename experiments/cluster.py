@@ -25,8 +25,8 @@ from experiments.config import EfficiencyRun, LearnRun, Run, run_key
 from experiments.engine import LOOK_EVERY, Begun, Event, Lost
 from experiments.environment import prepare_process
 from experiments.run import execute
-from experiments.state import state_folder
-from experiments.tracking import left_to_send, send_patiently
+from experiments.state import left_to_send, state_folder
+from experiments.tracking import send_patiently
 from experiments.training import Status
 
 CODE = Path(__file__).parents[1]
@@ -174,6 +174,6 @@ def _execute(job: Job, place: Place, desk: Any, ticket: int) -> dict[Run, Outcom
     outcomes = execute(job, place, watch=tell, stop=stop)
     if send_patiently(place.store):  # nobody else sees this machine's disk
         kept = Outcome("failed", f"the store does not take its results, which are kept on {platform.node()}")
-        unsent = {folder.name for folder in left_to_send(place.store)}
+        unsent = {folder.name for folder in left_to_send(place.store.states)}
         outcomes |= {run: kept for run in job if run_key(run, place.device) in unsent}
     return outcomes

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from experiments.data import Tokens
-from experiments.schema import EFFICIENCY, FINAL, GRADIENTS, LEARN, PROFILE, RANDOM
+from experiments.schema import EFFICIENCY, FINAL, GRADIENTS, LEARN, PROFILE, RANDOM, TUNING
 from experiments.settings import Problem, Settings, SettingsError, choice, part, refuse, suggestion, validate
 from experiments.tasks import TASKS, Task
 from experiments.tasks.streams import Needle
@@ -405,6 +405,14 @@ def run_key(run: Run, device: str) -> str:
     if isinstance(run, LearnRun | GradientsRun):
         decisive["task"] = run.task.decisive()
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_name(run: Run) -> str:
+    """What a person calls the run."""
+    name = f"{run.model.label} · {run.task_label} · seed {run.seed}"
+    if isinstance(run, LearnRun) and run.tuned is not None and run.phase == TUNING:
+        name += f" · trial {run.tuned.trial}"
+    return name
 
 
 def parse_run(tree: Mapping[str, Any]) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -21,7 +22,7 @@ def console() -> Console:
 
 
 def table(columns: list[str], rows: list[list[str]], right: list[str] | None = None) -> object:
-    """A table of texts for the console; the columns named in `right` hold numbers."""
+    """A table of texts for the console, folded to its width; the columns named in `right` hold numbers."""
     from rich.table import Table
     from rich.text import Text
 
@@ -31,6 +32,23 @@ def table(columns: list[str], rows: list[list[str]], right: list[str] | None = N
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def show_runs(columns: list[str], rows: list[list[str]], right: Collection[str] = ()) -> None:
+    """Prints a line a run, however wide: there may be ten thousand, for which rich takes as many milliseconds.
+
+    The columns named in `right` hold numbers.
+    """
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        padded = [
+            " " * (width - cell_len(cell)) + cell if column in right else cell + " " * (width - cell_len(cell))
+            for column, cell, width in zip(columns, row, widths, strict=True)
+        ]
+        line = "  ".join(padded).rstrip()
+        typer.echo(typer.style(line, bold=True) if row is columns else line)
 
 
 def stop(message: str, code: int = USAGE) -> NoReturn:

@@ -6,7 +6,6 @@ import functools
 from pathlib import Path
 
 from experiments import efficiency
-from experiments.attempts import reason
 from experiments.config import GradientsRun, LearnRun, ProfileRun, Run
 from experiments.data import TaskData
 from experiments.tasks import Task
@@ -38,5 +37,5 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
             config = match(config, run.budget, dimensions)
         on_meta(config, dimensions)
     except (RuntimeError, OverflowError, MemoryError) as error:  # numbers that torch cannot even count with
-        raise ModelError(f"the model is too large: {reason(error)}") from None
+        raise ModelError(f"the model is too large: {error}".splitlines()[0]) from None
     return config, dimensions

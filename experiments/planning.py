@@ -15,10 +15,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
+from experiments.asked import command_line, loaded_grid, past_of, results_of, sizes_of
 from experiments.campaign import Member
 from experiments.config import LearnRun, Run, run_key
-from experiments.console import console, table
-from experiments.launching import command_line, loaded_grid, past_of, results_of, seconds_of, sizes_of
+from experiments.console import console, show_runs, table
+from experiments.environment import prepare_process
+from experiments.estimate import estimated_seconds
+from experiments.inputs import load_task
 from experiments.progress import duration
 from experiments.schema import FINAL, TUNING
 from experiments.stores import Past
@@ -80,11 +85,11 @@ def plan_of(member: Member, device: str, data: Path | None, uri: str, *, estimat
     """
     loaded = loaded_grid(member.grid, member.profile, member.overrides)
     store, past = past_of(uri, loaded)
-    found = {} if store is None else results_of(loaded.tunings, store, past.failed)
+    found = results_of(loaded.tunings, store, past.failed)
     choices = [tuning.choose(found, device) for tuning in loaded.tunings]
     sizes = sizes_of(loaded, data, [trial for choice in choices for trial in choice.trials])
     runs = [one for one in loaded.runs if one.phase != TUNING]
-    seconds = partial(seconds_of, data=data, device=device) if estimate else None
+    seconds = partial(_seconds_of, data=data, device=device) if estimate else None
     rows = planned(runs, choices, sizes, past, device, seconds)
     command = command_line(member.grid, member.profile, member.overrides)
     return Plan(loaded.name, loaded.description, command, device, bool(loaded.tunings), rows)
@@ -101,7 +106,7 @@ def show_grid(plan: Plan) -> None:
     }
     cells = [["" if row[name] is None else show(row[name]) for name, show in columns.items()] for row in plan.rows]
     titles = [name.replace("_", " ") for name in columns]
-    out.print(table(titles, cells, right=["seed", "trial", "parameters", "off budget", "seconds"]))
+    show_runs(titles, cells, right=["seed", "trial", "parameters", "off budget", "seconds"])
     out.print(f"{len(plan.rows)} runs on {plan.device}: {plan.description}")
     if plan.seconds_left is not None:
         out.print(f"to do, one after another, runs of kind learn only: {duration(plan.seconds_left)}")
@@ -188,6 +193,11 @@ def planned(
         rows += [row | {"seed": tuning.tune.seed, "phase": TUNING, "trial": number} for number in to_come]
         rows += [row | {"seed": seed, "phase": FINAL} for seed in tuning.seeds]
     return rows
+
+
+def _seconds_of(run: LearnRun, config: ModelConfig, *, data: Path | None, device: str) -> float:
+    prepare_process()  # as a worker has it
+    return estimated_seconds(run, config, load_task(run.task, data), torch.device(device))
 
 
 def _labels(run: Run) -> dict[str, Any]:

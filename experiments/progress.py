@@ -13,8 +13,7 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from experiments.attempts import run_name
-from experiments.config import Run
+from experiments.config import Run, run_name
 from experiments.training import Status
 
 LINE_EVERY = 30.0  # seconds between two plain lines about a running run

@@ -27,6 +27,8 @@ from typing import IO, Any
 
 import torch
 
+from experiments.schema import RUNNING
+
 SQLITE = "sqlite:///"
 LOCK, RECORD, ARTIFACTS = "lock", "record.json", "artifacts"
 CHECKPOINT, CHECKPOINT_BEFORE = "checkpoint.pt", "checkpoint-before.pt"
@@ -152,6 +154,18 @@ def is_claimed(folder: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+def left_to_send(states: Path) -> list[Path]:
+    """The folders of a grid's runs that are over, but of which the store has not got everything; rubbish is removed."""
+    left = []
+    for folder in sorted(states.glob("*")) if states.is_dir() else []:
+        record = read_record(folder)
+        if record is not None and record["status"] != RUNNING and not is_claimed(folder):
+            left.append(folder)
+        elif record is None and not is_claimed(folder) and (state := RunState.claim(folder)) is not None:
+            state.discard() if state.read_record() is None else state.release()
+    return left
 
 
 @contextmanager

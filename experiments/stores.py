@@ -1,26 +1,27 @@
-"""Tracking stores: one experiment a grid, and what a store knows of the grid's earlier runs."""
+"""Tracking stores: one experiment a grid, and what a store knows of the grid's earlier runs.
+
+MLflow takes a second to import and another to open a SQLite store: it is imported where it is needed, and what a
+command first asks of such a store is read from its tables.
+"""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Run as StoredRun
-from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
-
-from experiments import index, page, schema
+from experiments import schema
 from experiments.schema import FAILED, FINISHED
 from experiments.state import SQLITE, exclusively, state_folder
 from experiments.trials import Result
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as StoredRun
 
 MLARTIFACTS = "mlartifacts"  # folder beside a SQLite store
 RUNS_AT_ONCE = 1000  # of a search
@@ -45,6 +46,10 @@ class Store:
     experiment_id: str
     states: Path
 
+    def client(self) -> MlflowClient:
+        """MLflow's client of the store."""
+        return _client(self.tracking_uri)
+
 
 def open_store(
     tracking_uri: str, grid: str, description: str, kinds: Collection[str] = (schema.LEARN, schema.EFFICIENCY)
@@ -62,29 +67,45 @@ def open_store(
     Raises:
         StoreError: it cannot be reached or written.
     """
+    from experiments import index, page
+
     states = state_folder(tracking_uri)
+    with _reaching(tracking_uri), exclusively(states / "creation.lock"):
+        if tracking_uri.startswith(SQLITE):
+            _make(Path(tracking_uri.removeprefix(SQLITE)))
+        client = _client(tracking_uri)
+        experiment = client.get_experiment_by_name(grid)
+        if experiment is None:
+            experiment_id = client.create_experiment(grid, artifact_location=_artifact_location(tracking_uri, grid))
+        elif experiment.lifecycle_stage != "active":
+            raise StoreError(f"{tracking_uri}: the experiment {grid!r} was deleted; restore it or use another store")
+        else:
+            experiment_id = experiment.experiment_id
+        page.describe(client, experiment_id, description, kinds, first=f"verdicts: `lvt report {grid} --publish`")
+        client.set_experiment_tag(experiment_id, schema.EXPERIMENT_KIND, schema.TRAINING_EXPERIMENT)
+        if not tracking_uri.startswith(SQLITE) and index.read(client, experiment_id) is None:
+            runs = [run for run in _runs(client, experiment_id, IS_FINISHED) if schema.KEY in run.data.tags]
+            index.make(client, experiment_id, {run.data.tags[schema.KEY]: run.info.run_id for run in runs})
+    return Store(tracking_uri, experiment_id, states / grid)
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri)
+
+
+@contextmanager
+def _reaching(tracking_uri: str) -> Iterator[None]:
+    """Says, where something goes wrong with the store, which it is."""
+    from mlflow.exceptions import MlflowException
+
     try:
-        with exclusively(states / "creation.lock"):
-            if tracking_uri.startswith(SQLITE):
-                _make(Path(tracking_uri.removeprefix(SQLITE)))
-            client = MlflowClient(tracking_uri)
-            experiment = client.get_experiment_by_name(grid)
-            if experiment is None:
-                experiment_id = client.create_experiment(grid, artifact_location=_artifact_location(tracking_uri, grid))
-            elif experiment.lifecycle_stage != "active":
-                raise StoreError(
-                    f"{tracking_uri}: the experiment {grid!r} was deleted; restore it or use another store"
-                )
-            else:
-                experiment_id = experiment.experiment_id
-            page.describe(client, experiment_id, description, kinds, first=f"verdicts: `lvt report {grid} --publish`")
-            client.set_experiment_tag(experiment_id, schema.EXPERIMENT_KIND, schema.TRAINING_EXPERIMENT)
-            if not tracking_uri.startswith(SQLITE) and index.read(client, experiment_id) is None:
-                runs = [run for run in _runs(client, experiment_id, IS_FINISHED) if schema.KEY in run.data.tags]
-                index.make(client, experiment_id, {run.data.tags[schema.KEY]: run.info.run_id for run in runs})
+        yield
     except (MlflowException, OSError) as error:
         raise StoreError(f"{tracking_uri}: {error}") from error
-    return Store(tracking_uri, experiment_id, states / grid)
 
 
 def _make(database: Path) -> None:
@@ -96,7 +117,7 @@ def _make(database: Path) -> None:
         return
     beginning = database.with_name(f"{database.name}.new")
     beginning.unlink(missing_ok=True)
-    MlflowClient(f"{SQLITE}{beginning}")
+    _client(f"{SQLITE}{beginning}")
     beginning.rename(database)
 
 
@@ -108,13 +129,19 @@ def existing_store(tracking_uri: str, grid: str) -> Store | None:
     """
     if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).exists():
         return None
-    try:
-        experiment = MlflowClient(tracking_uri).get_experiment_by_name(grid)
-    except (MlflowException, OSError) as error:
-        raise StoreError(f"{tracking_uri}: {error}") from error
-    if experiment is None:
-        return None
-    return Store(tracking_uri, experiment.experiment_id, state_folder(tracking_uri) / grid)
+    experiment_id = _experiment(tracking_uri, grid)
+    return None if experiment_id is None else Store(tracking_uri, experiment_id, state_folder(tracking_uri) / grid)
+
+
+def _experiment(tracking_uri: str, grid: str) -> str | None:
+    """The id of the grid's experiment, if there is one."""
+    if tracking_uri.startswith(SQLITE):
+        with suppress(sqlite3.Error):
+            found = _query(tracking_uri, "SELECT experiment_id FROM experiments WHERE name = ?", grid)
+            return str(found[0][0]) if found else None
+    with _reaching(tracking_uri):
+        experiment = _client(tracking_uri).get_experiment_by_name(grid)
+        return None if experiment is None else experiment.experiment_id
 
 
 @dataclass(frozen=True)
@@ -139,16 +166,13 @@ def past_runs(store: Store) -> Past:
         StoreError: the store cannot be reached.
     """
     finished, failed, begun = set(), {}, set()
-    try:
-        for status, key, reason in _states(store):
-            if status == FINISHED:
-                finished.add(key)
-            elif status == FAILED:
-                failed[key] = reason
-            else:
-                begun.add(key)
-    except MlflowException as error:
-        raise StoreError(f"{store.tracking_uri}: {error}") from error
+    for status, key, reason in _states(store):
+        if status == FINISHED:
+            finished.add(key)
+        elif status == FAILED:
+            failed[key] = reason
+        else:
+            begun.add(key)
     return Past(frozenset(finished), failed, frozenset(begun))
 
 
@@ -166,8 +190,8 @@ def trial_results(store: Store, *, curves: bool, key: str | None = None) -> dict
     which = f"tags.`{schema.PHASE}` = '{schema.TUNING}' and {IS_FINISHED}"
     if key is not None:
         which += f" and tags.`{schema.KEY}` = '{key}'"
-    client, found = MlflowClient(store.tracking_uri), {}
-    try:
+    client, found = store.client(), {}
+    with _reaching(store.tracking_uri):
         for run in _runs(client, store.experiment_id, which):
             tags, metrics, headline = run.data.tags, run.data.metrics, run.data.tags[schema.HEADLINE]
             found[tags[schema.KEY]] = Result(
@@ -175,8 +199,6 @@ def trial_results(store: Store, *, curves: bool, key: str | None = None) -> dict
                 _curve(client, run.info.run_id, schema.metric(schema.VALIDATION, headline)) if curves else {},
                 schema.PRUNED_STEP in metrics,
             )
-    except MlflowException as error:
-        raise StoreError(f"{store.tracking_uri}: {error}") from error
     return found
 
 
@@ -186,20 +208,26 @@ def _curve(client: MlflowClient, run_id: str, metric: str) -> dict[int, float]:
     return {point.step: point.value for point in sorted(history, key=lambda point: (point.step, point.timestamp))}
 
 
-def _states(store: Store) -> Iterator[tuple[str, str, str]]:
+def _states(store: Store) -> list[tuple[str, str, str]]:
     """Status, key and reason of every run of the grid that has a key.
 
     Of a SQLite store they are read from its tables: MLflow's search brings all metrics and parameters along, which for
-    ten thousand runs takes half a minute. Of any other, the finished ones, which are most, come from the grid's index.
-    Should the tables ever be others, or the index be missing, all are searched for.
+    ten thousand runs takes half a minute. Should the tables ever be others, all are searched for.
     """
     if store.tracking_uri.startswith(SQLITE):
-        try:
-            yield from _states_in_file(store)
-            return
-        except sqlite3.Error:
-            pass
-    client, unknown = MlflowClient(store.tracking_uri), ""
+        with suppress(sqlite3.Error):
+            return _states_in_file(store)
+    with _reaching(store.tracking_uri):
+        return list(_states_by_search(store.client(), store))
+
+
+def _states_by_search(client: MlflowClient, store: Store) -> Iterator[tuple[str, str, str]]:
+    """The finished ones, which are most, come from the grid's index; where that is missing, all are searched for."""
+    from mlflow.entities import ViewType
+
+    from experiments import index
+
+    unknown = ""
     finished = index.read(client, store.experiment_id)
     if finished is not None:
         deleted = {run.info.run_id for run in _runs(client, store.experiment_id, IS_FINISHED, ViewType.DELETED_ONLY)}
@@ -217,16 +245,21 @@ def _states_in_file(store: Store) -> list[tuple[str, str, str]]:
         LEFT JOIN tags AS reasons ON reasons.run_uuid = runs.run_uuid AND reasons.key = ?
         WHERE runs.experiment_id = ? AND runs.lifecycle_stage = 'active' ORDER BY runs.start_time DESC, runs.run_uuid
     """
-    address = f"{Path(store.tracking_uri.removeprefix(SQLITE)).resolve().as_uri()}?mode=ro"
+    return _query(store.tracking_uri, query, schema.KEY, schema.REASON, int(store.experiment_id))
+
+
+def _query(tracking_uri: str, query: str, *values: str | int) -> list[Any]:
+    """The rows that a SQLite store has for a query."""
+    address = f"{Path(tracking_uri.removeprefix(SQLITE)).resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, timeout=20, uri=True)) as file:
-        return file.execute(query, (schema.KEY, schema.REASON, int(store.experiment_id))).fetchall()
+        return file.execute(query, values).fetchall()
 
 
-def _runs(
-    client: MlflowClient, experiment_id: str, which: str, view: int = ViewType.ACTIVE_ONLY
-) -> Iterator[StoredRun]:
-    """Runs of the grid; `which` is a filter of MLflow."""
-    token = None
+def _runs(client: MlflowClient, experiment_id: str, which: str, view: int | None = None) -> Iterator[StoredRun]:
+    """Runs of the grid; `which` is a filter of MLflow, `view` one of its views (default: what is not deleted)."""
+    from mlflow.entities import ViewType
+
+    token, view = None, view or ViewType.ACTIVE_ONLY
     while True:
         found = client.search_runs([experiment_id], which, view, RUNS_AT_ONCE, page_token=token)
         yield from found

@@ -27,7 +27,7 @@ from experiments import index, schema
 from experiments.evaluation import Prediction
 from experiments.schema import FAILED, FINISHED, KILLED, RUNNING
 from experiments.sending import VALUE_LENGTH, create, log_points, mark, plain, send_record
-from experiments.state import RunState, is_claimed, read_record
+from experiments.state import RunState, left_to_send
 from experiments.stores import Store, StoreError, trial_results
 from experiments.trials import Result
 
@@ -72,7 +72,7 @@ class TrackedRun:
             Elsewhere: another machine executes it.
         """
         self._store, self._state = store, state
-        self._client = MlflowClient(store.tracking_uri)
+        self._client = store.client()
         self._sender = ThreadPoolExecutor(1, "sender")
         self._sending: Future[int] | None = None
         self._points: list[Metric] = []
@@ -235,22 +235,10 @@ class TrackedRun:
         return len(points)
 
 
-def left_to_send(store: Store) -> list[Path]:
-    """The folders of runs that are over, but of which the store has not got everything; rubbish is removed."""
-    left = []
-    for folder in sorted(store.states.glob("*")) if store.states.is_dir() else []:
-        record = read_record(folder)
-        if record is not None and record["status"] != RUNNING and not is_claimed(folder):
-            left.append(folder)
-        elif record is None and not is_claimed(folder) and (state := RunState.claim(folder)) is not None:
-            state.discard() if state.read_record() is None else state.release()
-    return left
-
-
 def send_left(store: Store) -> int:
     """Sends what earlier runs could not; how many of them the store still does not take."""
     missing = 0
-    for folder in left_to_send(store):
+    for folder in left_to_send(store.states):
         state = RunState.claim(folder)
         if state is None:
             continue
@@ -258,7 +246,7 @@ def send_left(store: Store) -> int:
         if record is None:
             state.release()
             continue
-        if send_record(MlflowClient(store.tracking_uri), store.experiment_id, state, record):
+        if send_record(store.client(), store.experiment_id, state, record):
             state.discard()
         else:
             state.release()
@@ -311,7 +299,7 @@ def leave(store: Store, key: str, status: str, reason: str, host: str | None = N
     if state is None:
         return False
     record = state.read_record()
-    client = MlflowClient(store.tracking_uri)
+    client = store.client()
     finished = False
     try:
         if record is None:  # it has not begun, or is over and its process died before it could say so; or is elsewhere

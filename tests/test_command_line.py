@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from analysis.sources import fetch
 from experiments import schema as s
-from experiments.launching import command_line
+from experiments.asked import command_line
+from experiments.console import show_runs
 from experiments.tasks import TASKS
 from experiments.tasks.synthetic import SyntheticTask
 from lvt import app
@@ -78,6 +79,20 @@ def test_plan_says_what_is_done(store: tuple[Path, str]) -> None:
     assert more.count(" to do\n") == 3
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_what_is_done_is_said_without_mlflow(command: str, store: tuple[Path, str]) -> None:
+    """It would take longer to import, and to open the store, than all the rest."""
+    folder, uri = store
+    code = "import sys, lvt\ntry: lvt.app()\nfinally: print('imported:', 'mlflow' in sys.modules)"
+    words = [sys.executable, "-c", code, command, "smoke", "--tracking-uri", uri]
+    result = subprocess.run(
+        words, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert ("0 to do on cpu" if command == "run" else " finished\n") in result.stdout
+    assert result.stdout.endswith("imported: False\n")
+
+
 def test_a_plan_for_machines_with_estimates(store: tuple[Path, str]) -> None:
     folder, uri = store
     result = lvt("plan", "smoke", "--tracking-uri", uri, "--json", "--estimate", "--device", "cpu", cwd=folder)
@@ -87,6 +102,17 @@ def test_a_plan_for_machines_with_estimates(store: tuple[Path, str]) -> None:
     for run in planned["runs"]:
         assert (run["seconds"] is None) == (run["kind"] != "learn")
         assert run["seconds"] is None or run["seconds"] > 0
+
+
+def test_a_line_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns are as wide as they look (a Korean syllable is two), and a line is never folded."""
+    show_runs(["task", "seed", "state"], [["kor 한국", "7", "to do"], ["x" * 300, "12", "failed"]], right=["seed"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "task" + " " * 296 + "  seed  state",
+        "kor 한국" + " " * 292 + "     7  to do",
+        "x" * 300 + "    12  failed",
+    ]
 
 
 def test_plan_writes_nothing(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from experiments.grid import load_grid
 from experiments.inputs import load_task, sized_model
 from experiments.run import execute
 from experiments.state import RunState
-from experiments.stores import Store, StoreError, open_store, past_runs
+from experiments.stores import Store, StoreError, existing_store, open_store, past_runs
 from experiments.tracking import TrackedRun
 from experiments.training import Status
 from models.registry import build
@@ -394,7 +394,7 @@ def test_runs_that_bring_the_same_data_at_once(tmp_path: Path) -> None:
         assert len(inputs.dataset_inputs) == 1
 
 
-def test_a_file_is_read_as_mlflow_reads_it(place: Place) -> None:
+def test_a_file_is_read_as_mlflow_reads_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past runs come from the tables of a SQLite store; should MLflow change them, this fails."""
     client = MlflowClient(place.store.tracking_uri)
     store = replace(place.store, experiment_id=client.create_experiment("past"))
@@ -414,8 +414,28 @@ def test_a_file_is_read_as_mlflow_reads_it(place: Place) -> None:
         if schema.KEY in run.data.tags
     )
     assert sorted(stores._states_in_file(store)) == by_mlflow
-    past = past_runs(store)
+    with monkeypatch.context() as context:
+        context.setattr(stores, "_client", None)  # nobody asks MLflow
+        past = past_runs(store)
+        assert existing_store(store.tracking_uri, "past") == replace(store, states=store.states.with_name("past"))
+        assert existing_store(store.tracking_uri, "another") is None
     assert past == stores.Past(frozenset("a"), {"b": "for a reason", "e": ""}, frozenset("cd"))
+    assert stores.Past() == past_runs(replace(store, experiment_id="12345"))
+
+
+def test_tables_that_are_others_are_left_to_mlflow(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = MlflowClient(place.store.tracking_uri)
+    experiment = client.create_experiment("others")
+    store = replace(place.store, experiment_id=experiment, states=place.store.states.with_name("others"))
+    client.set_terminated(client.create_run(experiment, tags={schema.KEY: "a"}).info.run_id, "FINISHED")
+
+    def other_tables(*_: object) -> None:
+        raise sqlite3.OperationalError("no such column")
+
+    monkeypatch.setattr(stores, "_query", other_tables)
+    assert existing_store(store.tracking_uri, "others") == store
+    assert existing_store(store.tracking_uri, "another") is None
+    assert past_runs(store) == stores.Past(finished=frozenset("a"))
 
 
 def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +447,7 @@ def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr(stores, "MlflowClient", killed)
+        context.setattr(stores, "_client", killed)
         with pytest.raises(KeyboardInterrupt):
             open_store(uri, "g", "")
     store = open_store(uri, "g", "")

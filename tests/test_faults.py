@@ -35,10 +35,10 @@ from experiments.execution import Limits, Stopped, execute_grid
 from experiments.grid import load_grid
 from experiments.processes import Processes
 from experiments.run import execute
-from experiments.state import CHECKPOINT, RunState, is_claimed
+from experiments.state import CHECKPOINT, RunState, is_claimed, left_to_send
 from experiments.stores import Store, existing_store, open_store, past_runs
 from experiments.tasks.strings import RunningParity
-from experiments.tracking import TrackedRun, leave, left_to_send, send_left
+from experiments.tracking import TrackedRun, leave, send_left
 from experiments.training import Status
 
 
@@ -439,12 +439,12 @@ def test_a_store_that_cannot_be_written_gets_everything_when_it_can(place: Place
     assert not run.finish("FINISHED")
     assert run._state is not None
     run._state.release()
-    assert len(left_to_send(place.store)) == 1
+    assert len(left_to_send(place.store.states)) == 1
     assert send_left(place.store) == 1
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("DROP TRIGGER full")
     assert send_left(place.store) == 0
-    assert left_to_send(place.store) == []
+    assert left_to_send(place.store.states) == []
     has_all(place.store, "k", 5)
 
 
@@ -465,7 +465,7 @@ def test_a_server_that_goes_away_gets_everything_when_it_is_back(
 
         assert once(runs[0], place, watch) == Outcome("finished")
         assert once(runs[1], place, watch) == Outcome("finished")
-        assert len(left_to_send(place.store)) == 2
+        assert len(left_to_send(place.store.states)) == 2
         assert send_left(place.store) == 2
         server.start()
         assert send_left(place.store) == 0

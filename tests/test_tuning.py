@@ -10,8 +10,7 @@ from random import Random
 import pytest
 
 from experiments import grid as grids
-from experiments.attempts import run_name
-from experiments.config import LearnRun, run_key
+from experiments.config import LearnRun, run_key, run_name
 from experiments.grid import Grid, GridError, load_grid
 from experiments.schema import FINAL, TUNING
 from experiments.trials import Result, Tuning
