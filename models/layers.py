@@ -9,6 +9,14 @@ from torch import Tensor, nn
 from models.config import CommonConfig
 
 
+class Dropout(nn.Dropout):
+    """Srivastava et al. 2014. Outside of training nothing is called: in a decoding step, calls are what takes time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…) → (…)."""
+        return super().forward(x) if self.training else x
+
+
 class Sublayer(nn.Module):
     """What stands around a layer: a residual connection, layer normalisation before or after, dropout.
 
@@ -23,7 +31,7 @@ class Sublayer(nn.Module):
         self.norm = nn.Identity() if config.norm == "none" else nn.LayerNorm(config.hidden_size)
         self.norm_first = config.norm == "pre"
         self.residual = config.residual
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def read(self, x: Tensor) -> Tensor:
         """(…, H) → (…, H): what the layer reads."""
@@ -31,8 +39,7 @@ class Sublayer(nn.Module):
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """(…, H) of the stack and (…, H) that the layer made of it → (…, H)."""
-        if self.training:
-            y = self.dropout(y)
+        y = self.dropout(y)
         if self.residual:
             y = x + y
         return y if self.norm_first else self.norm(y)

@@ -15,7 +15,7 @@ from models.attention import CrossAttention, SelfAttention
 from models.config import Dimensions, TransformerDecoderConfig, TransformerEncoderConfig, TransformerHalf
 from models.embeddings import TokenEmbedding
 from models.interface import PAD, Decoder, Encoder, Memory
-from models.layers import Sublayer, initialise, stack, top_norm
+from models.layers import Dropout, Sublayer, initialise, stack, top_norm
 from models.positions import LearnedPositions, SinusoidalPositions, positional_encoding
 
 
@@ -114,7 +114,7 @@ class TransformerEncoder(Encoder):
         assert config.hidden_size is not None
         self.embedding = TokenEmbedding(dimensions.source_vocabulary, config.hidden_size)
         self.positions = positional_encoding(config, dimensions)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = stack(config.layers, lambda: EncoderLayer(config, self.positions), shared=config.share_layers)
         self.norm = top_norm(config)
         initialise(self)
@@ -173,7 +173,7 @@ class TransformerDecoder(Decoder):
         assert config.hidden_size is not None
         self.embedding = TokenEmbedding(dimensions.target_vocabulary, config.hidden_size)
         self.positions = positional_encoding(config, dimensions)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = stack(config.layers, lambda: DecoderLayer(config, self.positions), shared=config.share_layers)
         self.norm = top_norm(config)
         self.output = nn.Linear(config.hidden_size, dimensions.target_vocabulary)
