@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -59,6 +60,7 @@ def curves(evidence: pd.DataFrame) -> Iterator[DataCurve]:
             yield DataCurve(str(name), a, b, tuple(runs))
 
 
+@functools.cache
 def _without_size(task: str) -> str:
     """The label of a task without how much data it has: ``"g2p_english(words=1000)"`` → ``"g2p_english"``."""
     rest = {name: value for name, value in options(task).items() if name not in SIZE_OPTIONS}
