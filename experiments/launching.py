@@ -102,7 +102,8 @@ class _Execution:
 
             send_left(self._store)
             self._store, past = past_of(how.uri, grid)
-        self._finished, self._failed = past.finished, {} if how.retry_failed else past.failed
+        failed = {key: why for key, why in past.failed.items() if key not in past.finished}
+        self._finished, self._failed = past.finished, {} if how.retry_failed else failed
 
     def trials(self) -> Trials:
         """The trials of the grid."""
@@ -122,9 +123,8 @@ class _Execution:
         """Executes those runs and trials that are not over; which of all failed, now or before, and why."""
         trials = trials or Trials((), {}, self._device, self._result)
         keys = {one: run_key(one, self._device) for one in (*runs, *trials.known())}
-        failed = {key: why for key, why in self._failed.items() if key not in self._finished}
-        todo = [one for one in runs if keys[one] not in self._finished and keys[one] not in failed]
-        failures = {one: failed[key] for one, key in keys.items() if key in failed}
+        todo = [one for one in runs if keys[one] not in self._finished and keys[one] not in self._failed]
+        failures = {one: self._failed[key] for one, key in keys.items() if key in self._failed}
         total, left = len(runs) + trials.count(), len(todo) + trials.left()
         self._out.print(
             f"{name}: {total} runs, {total - left - len(failures)} finished before, {left} to do on {self._device}"
