@@ -134,7 +134,7 @@ def _sources(tables: Mapping[Path, dict[str, Any]]) -> Iterator[str]:
         minutes = f"{entry['wall_seconds'] / 60:,.0f}"
         row = (file.stem, _quoted(entry["commands"]), f"{entry['runs']:,}", entry["last"], minutes)
         places.setdefault(place, []).append(row)
-    header = ("grid", "command", "runs", "last run", "minutes from first start to last end")
+    header = ("grid", "command", "runs", "last run", "minutes in which it ran")
     for place, rows in places.items():
         yield place
         yield Table(header, tuple(rows), frozenset({2, 4})).markdown()

@@ -7,8 +7,8 @@ for each piece of hardware::
     analysis/results/<hardware>/manifest.json
 
 The manifest says of each table where it comes from: the commits and versions of its runs, the device, the first and
-last day, the commands that ran it, the time from its first start to its last end, and the checksum of the file,
-so that a table that was changed by hand is refused.
+last day, the commands that ran it, the time in which any of its runs ran, and the checksum of the file, so that a table
+that was changed by hand is refused.
 """
 
 from __future__ import annotations
@@ -146,8 +146,6 @@ def read_results(folder: str | os.PathLike[str]) -> pd.DataFrame:
 
 def _entry(table: pd.DataFrame, file: Path, grid: str) -> dict[str, Any]:
     runs = each(table)
-    spent = table[table["metric"] == schema.RUN_SECONDS]
-    ends = spent["start_time"] + pd.to_timedelta(spent["value"], unit="s")
     changed = runs["git_dirty"] == "true"
     commits = runs["git_commit"].where(~changed, runs["git_commit"] + " with changes")
     return {
@@ -160,9 +158,19 @@ def _entry(table: pd.DataFrame, file: Path, grid: str) -> dict[str, Any]:
         "versions": sorted(set(runs["versions"])),
         "first": f"{runs['start_time'].min():%Y-%m-%d}",
         "last": f"{runs['start_time'].max():%Y-%m-%d}",
-        "wall_seconds": round((ends.max() - spent["start_time"].min()).total_seconds()) if len(spent) else None,
+        "wall_seconds": _wall_seconds(table[table["metric"] == schema.RUN_SECONDS]),
         "sha256": _sha256(file),
     }
+
+
+def _wall_seconds(spent: pd.DataFrame) -> int | None:
+    """In which at least one run ran, of rows that say how long each did; None where there is none."""
+    if spent.empty:
+        return None
+    spent = spent.sort_values("start_time")
+    ends = spent["start_time"] + pd.to_timedelta(spent["value"], unit="s")
+    gaps = (spent["start_time"] - ends.cummax().shift()).dt.total_seconds().clip(lower=0)
+    return round((ends.max() - spent["start_time"].min()).total_seconds() - gaps.sum())
 
 
 def _sha256(file: Path) -> str:

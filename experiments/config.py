@@ -270,9 +270,15 @@ class Tuned:
 
 @dataclass(frozen=True)
 class _Run:
+    """What all runs have.
+
+    `condition`: what else tells it apart from a run of its grid with the same model and task, ``"batch_size=64"``.
+    """
+
     model: NamedModel
     budget: Budget | None
     seed: int
+    condition: str = dataclasses.field(default="", kw_only=True)
 
     def settings(self) -> dict[str, Any]:
         """The tree of all settings, defaults filled in: plain values, as JSON has them; what is None is left out."""
@@ -287,12 +293,25 @@ class _Run:
                 tree[field.name] = {name: amount for name, amount in _values(value).items() if amount is not None}
             elif isinstance(value, Tuned):
                 tree[field.name] = value.settings()
-            elif value is not None:
+            elif value is not None and field.name != "condition":
                 tree[field.name] = value
         return tree
 
     @property
     def kind(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def task_label(self) -> str:
+        """Of the task, with the condition as one more option: ``"reverse(max_length=40, batch_size=64)"``."""
+        label = self.plain_task_label
+        if not self.condition:
+            return label
+        return f"{label[:-1]}, {self.condition})" if label.endswith(")") else f"{label}({self.condition})"
+
+    @property
+    def plain_task_label(self) -> str:
+        """Of the task, whatever else the grid compares."""
         raise NotImplementedError
 
     @property
@@ -321,7 +340,7 @@ class LearnRun(_Run):
         return FINAL if self.tuned is None else self.tuned.phase
 
     @property
-    def task_label(self) -> str:
+    def plain_task_label(self) -> str:
         """Of the task."""
         return self.task.label
 
@@ -338,7 +357,7 @@ class EfficiencyRun(_Run):
         return EFFICIENCY
 
     @property
-    def task_label(self) -> str:
+    def plain_task_label(self) -> str:
         """A sweep has no task: what its batches hold, ``"length_sweep(batch_size=8)"``."""
         batch = self.efficiency.batch_size
         fixed = f"tokens_per_batch={self.efficiency.tokens_per_batch}" if batch is None else f"batch_size={batch}"
@@ -359,7 +378,7 @@ class GradientsRun(_Run):
         return GRADIENTS
 
     @property
-    def task_label(self) -> str:
+    def plain_task_label(self) -> str:
         """Of the task."""
         return self.task.label
 
@@ -377,7 +396,7 @@ class ProfileRun(_Run):
         return PROFILE
 
     @property
-    def task_label(self) -> str:
+    def plain_task_label(self) -> str:
         """Of the task."""
         return self.task.label
 
@@ -390,7 +409,8 @@ RUNS: dict[str, type[Run]] = {
     PROFILE: ProfileRun,
 }
 RUN_KEYS: dict[str, tuple[str, ...]] = {  # what a grid states of a run
-    kind: ("kind", *(field.name for field in fields(run) if field.name != "tuned")) for kind, run in RUNS.items()
+    kind: ("kind", *(field.name for field in fields(run) if field.name not in ("condition", "tuned")))
+    for kind, run in RUNS.items()
 }
 
 

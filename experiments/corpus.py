@@ -16,8 +16,10 @@ import hashlib
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -178,11 +180,12 @@ def corpus_data(
     categories: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     texts: Texts | None = None,
     shared_vocabulary: bool = False,
+    min_frequency: int = 1,
 ) -> TaskData:
     """Pairs of symbol sequences as a task that is ready for a run.
 
-    The vocabularies hold what `train` shows and nothing else, sorted; any other symbol becomes `UNKNOWN_SYMBOL`, of
-    which a model has learnt nothing and which is never a right answer (`Vocabulary.references`).
+    The vocabularies hold what `train` shows often enough and nothing else, sorted; any other symbol becomes
+    `UNKNOWN_SYMBOL`, which is never a right answer (`Vocabulary.references`).
 
     Args:
         train: the pairs to train on.
@@ -195,6 +198,7 @@ def corpus_data(
         categories: axis → split → the name of each pair on it, for the splits that have any.
         texts: of the evaluation splits, in the order of their pairs; where answers are scored as text.
         shared_vocabulary: both sides have the symbols of both.
+        min_frequency: how often a symbol stands on its side of `train`, at least, to be known.
 
     Raises:
         DataError: a split is empty.
@@ -203,8 +207,8 @@ def corpus_data(
     for split, pairs in splits.items():
         if not pairs:
             raise DataError(f"the split {split!r} of the corpus holds no sequences")
-    of_sources = {symbol for pair in train for symbol in pair.source}
-    of_targets = {symbol for pair in train for symbol in pair.target}
+    of_sources = _frequent((pair.source for pair in train), min_frequency)
+    of_targets = _frequent((pair.target for pair in train), min_frequency)
     if shared_vocabulary:
         of_sources = of_targets = of_sources | of_targets
     source_ids = {symbol: i for i, symbol in enumerate(sorted(of_sources), FIRST_ID)}
@@ -240,6 +244,11 @@ def corpus_data(
         categories=names,
         texts=texts and _reordered(texts, rows),
     )
+
+
+def _frequent(sequences: Iterable[Sequence[str]], least: int) -> set[str]:
+    """The symbols that stand in `sequences` at least so many times."""
+    return {symbol for symbol, count in Counter(chain.from_iterable(sequences)).items() if count >= least}
 
 
 def _reordered(texts: Texts, rows: Mapping[str, list[Tensor]]) -> Texts:

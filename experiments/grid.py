@@ -13,9 +13,11 @@ A grid states settings of a run once for all its runs (``fixed``), or as lists o
       model: [lstm, {name: transformer, layers: 4}]
       seed: [0, 1]
 
-Any value in ``training`` may be a table by model name, as the learning rate here. ``--set path=value`` replaces a
-setting of every run that can have it (``task.language=fre``) or, where the path begins with a key of the grid, of the
-grid itself (``compare.seed=[0, 1, 2]``).
+Any value in ``training`` may be a table by model name, as the learning rate here. What else is compared is called an
+option of the task, ``reverse(parameters=300000)``, so that no two runs are called alike.
+
+``--set path=value`` replaces a setting of every run that can have it (``task.language=fre``) or, where the path begins
+with a key of the grid, of the grid itself (``compare.seed=[0, 1, 2]``).
 
 ``tune`` has some settings of each model chosen on validation before the runs that are compared (experiments.tuning).
 
@@ -30,7 +32,7 @@ import copy
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -234,46 +236,92 @@ def _merge(tree: dict[str, Any], origins: Origins, path: KeyPath, value: Any, or
 
 def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run], list[Tuning]]:
     """The runs whose settings are stated, trials among them, and what follows from the trials."""
-    runs: list[Run] = []
-    known: dict[str, Run] = {}  # by all settings but the seed
-    tunings: dict[str, Tuning] = {}  # likewise
+    runs: list[tuple[str, Run]] = []  # each with what stands for all that differ from it in the seed alone
+    known: dict[str, _Known] = {}
+    tunings: dict[str, Tuning] = {}
     later = 0  # trials that are not known yet
     asked: KeyPath | None = None  # where the grid states that models are tuned
     for tree, origins in expanded:
         tune = tree.pop("tune", None)
         if tune is not None:
             asked = _locate(("tune",), origins)
+        seedless = {key: value for key, value in tree.items() if key != "seed"}
+        alike = json.dumps([seedless, tune], sort_keys=True, default=str)
         with _located(origins):
             if tune is None or tree.get("kind") != LEARN or _model_name(tree) not in MODELS:
-                runs.append(_parse_run(_resolve_tables(tree), known))
+                if alike not in known:
+                    known[alike] = _Known(parse_run(_resolve_tables(tree)), seedless)
+                runs.append((alike, replace(known[alike].run, seed=parse_seed(tree))))
                 continue
             seed = parse_seed(tree)
-        seedless = _seedless(tree)
-        alike = json.dumps([seedless, tune], sort_keys=True, default=str)
         if alike not in tunings:
-            tunings[alike] = _tuning(seedless, tune, origins, RUNS - len(runs) - later)
-            runs += tunings[alike].trials
-            later += tunings[alike].tune.trials - len(tunings[alike].trials)
+            tuning = _tuning(seedless, tune, origins, RUNS - len(runs) - later)
+            tunings[alike] = tuning
+            known[alike] = _Known(tuning.trials[0], seedless, tuning.tune.ranges[tuning.model].training)
+            runs += [(alike, trial) for trial in tuning.trials]
+            later += tuning.tune.trials - len(tuning.trials)
         tuning = tunings[alike]
         if seed == tuning.tune.seed:
             words = f"{seed} is the seed of the trials (tune.seed); those of the final phase are others"
             raise refuse(_locate(("seed",), origins), words)
         tunings[alike] = replace(tuning, seeds=tuple(dict.fromkeys([*tuning.seeds, seed])))
     if asked is not None:
-        _check_alike(asked, runs, tunings.values())
-    return runs, list(tunings.values())
+        _check_alike(asked, (run for _, run in runs), tunings.values())
+    conditions = _conditions(known)
+    return (
+        [replace(run, condition=conditions[alike]) for alike, run in runs],
+        [tuning.under(conditions[alike]) for alike, tuning in tunings.items()],
+    )
 
 
-def _parse_run(tree: Mapping[str, Any], known: dict[str, Run]) -> Run:
-    """The run that a tree describes; of those that differ in the seed alone, one is looked at in full."""
-    alike = json.dumps(_seedless(tree), sort_keys=True, default=str)
-    if alike not in known:
-        known[alike] = parse_run(tree)
-    return replace(known[alike], seed=parse_seed(tree))
+@dataclass(frozen=True)
+class _Known:
+    """One of the runs that differ in the seed alone, the tree of what the grid states of it, and what is drawn."""
+
+    run: Run
+    tree: Mapping[str, Any]
+    drawn: Container[str] = ()  # settings of its training that tuning chooses
+
+    def settings(self) -> dict[KeyPath, str]:
+        """Those beside the model's and what is drawn, in words; a table by model name as it is stated."""
+        found: dict[KeyPath, str] = {}
+        for half, settings in self.run.settings().items():
+            if half in ("kind", "model", "seed", "tuned"):
+                continue
+            for key, value in settings.items():
+                if half == "training" and key in self.drawn:
+                    continue
+                stated = self.tree["training"].get(key) if half == "training" else None
+                found[half, key] = str(value)
+                if isinstance(stated, Mapping):
+                    found[half, key] = f"{{{', '.join(f'{name}: {of_it}' for name, of_it in stated.items())}}}"
+        return found
 
 
-def _seedless(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in tree.items() if key != "seed"}
+def _conditions(known: Mapping[str, _Known]) -> dict[str, str]:
+    """What tells runs apart whose labels do not, ``"batch_size=64"``: said of all models of a task, if of one.
+
+    Args:
+        known: by what stands for them.
+
+    Returns:
+        By the same; "" where the labels of model and task say enough.
+    """
+    same: dict[tuple[str, str], dict[str, list[str]]] = {}  # of kind and task: model → those that have these labels
+    for alike, one in known.items():
+        same.setdefault((one.run.kind, one.run.task_label), {}).setdefault(one.run.model.label, []).append(alike)
+    conditions = dict.fromkeys(known, "")
+    for models in same.values():
+        differ: set[KeyPath] = set()
+        for several in models.values():
+            if len(several) > 1:
+                values = [known[alike].settings() for alike in several]
+                differ |= {path for one in values for path in one if len({other.get(path) for other in values}) > 1}
+        if differ:
+            for alike in itertools.chain.from_iterable(models.values()):
+                told = [f"{path[-1]}={value}" for path, value in known[alike].settings().items() if path in differ]
+                conditions[alike] = ", ".join(told)
+    return conditions
 
 
 def _tuning(tree: dict[str, Any], tune: Any, origins: Origins, most: int) -> Tuning:

@@ -69,6 +69,17 @@ class Tuning:
         empty = cls(tune, model, make, (), possible)
         return replace(empty, trials=empty.known({}, ""))
 
+    def under(self, condition: str) -> Tuning:
+        """The same, with runs that are told apart from others by `condition`."""
+
+        def make(number: int, setting: Setting) -> LearnRun:
+            return replace(self.make(number, setting), condition=condition)
+
+        trials, possible = (
+            tuple(replace(run, condition=condition) for run in runs) for runs in (self.trials, self.possible)
+        )
+        return replace(self, make=make, trials=trials, possible=possible)
+
     def known(self, results: Results, device: str) -> tuple[LearnRun, ...]:
         """The trials whose settings are known: all that are drawn at random, else one more than are over.
 

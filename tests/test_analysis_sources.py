@@ -75,11 +75,15 @@ def test_a_manifest_says_where_a_table_comes_from(runs: pd.DataFrame, results: P
     assert entry["commits"] == sorted(set(each(table)["git_commit"]))
     assert entry["first"] == f"{table['start_time'].min():%Y-%m-%d}"
     assert entry["wall_seconds"] is None  # no run says how long it took
-    later = table["start_time"] + pd.Timedelta(minutes=2)
-    timed = [table.assign(metric=s.RUN_SECONDS, value=60.0), table.assign(metric=s.RUN_SECONDS, value=30.0)]
-    timed[1] = timed[1].assign(start_time=later, run_id="other")
+    began = table["start_time"].min()
+    timed = [  # a minute alone, a minute in which nothing ran, and two that overlap by 20 seconds
+        table.assign(metric=s.RUN_SECONDS, value=seconds, start_time=began + pd.Timedelta(seconds=after)).assign(
+            run_id=str(after), seed=after
+        )
+        for after, seconds in ((130, 40.0), (0, 60.0), (120, 30.0))
+    ]
     (file,) = export(pd.concat(timed), tmp_path)
-    assert read_manifest(file.parent)["grid1"]["wall_seconds"] == 150
+    assert read_manifest(file.parent)["grid1"]["wall_seconds"] == 60 + 50
 
 
 def test_what_asked_for_the_runs_of_a_grid(runs: pd.DataFrame) -> None:

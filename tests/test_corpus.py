@@ -78,6 +78,23 @@ def test_a_corpus_by_hand() -> None:
     assert data.description["source"] == "invented"
 
 
+def test_symbols_that_are_rare_on_their_side_of_training_are_unknown() -> None:
+    train = [Pair(("a", "b"), ("b",)), Pair(("a", "a"), ("y", "y"))]
+    test = [Pair(("b", "a"), ("y", "b"))]
+    data = corpus_data(
+        train, {"validation": test, "test": test}, slices={}, description={"source": "invented"}, min_frequency=2
+    )
+    assert data.source_vocabulary.symbols[UNKNOWN:] == ("<unk>", "a")
+    assert data.target_vocabulary.symbols[UNKNOWN:] == ("<unk>", "y")
+    (batch,) = epoch(data, 2, 2)
+    assert {tuple(row) for row in batch.source.tolist()} == {(4, UNKNOWN, EOS), (4, 4, EOS)}
+    assert {tuple(row) for row in batch.target.tolist()} == {(UNKNOWN, EOS, PAD), (4, 4, EOS)}
+    (batch,) = data.evaluation["test"]
+    assert batch.source.tolist() == [[UNKNOWN, 4, EOS]]
+    assert batch.target.tolist() == [[4, UNKNOWN, EOS]]
+    assert data.description["test_unknown_targets"] == "1"
+
+
 @settings(deadline=None, max_examples=60)
 @given(train=PAIRS, batch_size=st.integers(1, 12), seed=st.integers(0, 2**31))
 def test_an_epoch_is_every_training_pair_once(train: list[Pair], batch_size: int, seed: int) -> None:

@@ -22,6 +22,7 @@ from experiments.tasks.base import TaskData
 from experiments.tasks.g2p import LENGTH_BINS, SHA256, GraphemeToPhoneme, Language
 from models.interface import PAD
 
+UNKNOWN = 3
 LANGUAGES = get_args(Language)
 INVENTED = {
     "train": [("blim", "b l iː m"), ("NA", "n a"), ("bo la", "b ɔ̃ l a ˧˥"), ("bolabilombana", "b o l a b i l o m")],
@@ -198,3 +199,22 @@ def test_real_words(real_root: Path, language: Language) -> None:
     if language not in ("jpn", "kor"):
         assert set(counts) == set(LENGTH_BINS)
         assert min(counts.values()) >= 10
+
+
+def unknown_words(data: TaskData) -> int:
+    """Test words with an unknown character."""
+    return sum(int((batch.source == UNKNOWN).any(dim=1).sum()) for batch in data.evaluation["test"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_words_with_rare_characters_are_those_of_korean(real_root: Path, language: Language) -> None:
+    """What the published threshold does to the words of a language."""
+    data = GraphemeToPhoneme(language=language, min_frequency=5).load(real_root)
+    counts = Counter(
+        character
+        for line in (real_root / f"sigmorphon2020_g2p/train/{language}_train.tsv").read_text("utf-8").splitlines()
+        for character in line.split("\t")[0]
+    )
+    assert set(data.source_vocabulary.symbols[4:]) == {symbol for symbol, count in counts.items() if count >= 5}
+    share = unknown_words(data) / 450
+    assert 0.22 < share < 0.24 if language == "kor" else share <= 0.01, share

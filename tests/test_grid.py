@@ -195,9 +195,101 @@ def test_bundled_grids_can_be_run(name: str) -> None:
     grid = load_grid(name)
     assert grid.runs
     assert grid.description
+    told = {(run.kind, run.task_label, run.model.label, run.seed, getattr(run, "tuned", None)) for run in grid.runs}
+    assert len(told) == len(grid.runs)
     for run in grid.runs:  # the analysis reads settings from labels
         assert run.task_label == family(run.task_label) or options(run.task_label)
         assert run.model.label == family(run.model.label) or options(run.model.label)
+
+
+@pytest.mark.parametrize(
+    ("axis", "labels"),
+    [
+        ("budget: [{parameters: 50_000}, {parameters: 90_000}]", {"parameters=50000", "parameters=90000"}),
+        ("training: [{}, {clip: 2.0, batch_size: 8}]", {"batch_size=4, clip=1.0", "batch_size=8, clip=2.0"}),
+        ("decoding: [{beam_size: 1}, {beam_size: 4}]", {"beam_size=1", "beam_size=4"}),
+        (
+            "training: [{}, {learning_rate: {lstm: 1e-3, transformer: 2e-3}}]",  # the same of all models
+            {
+                "learning_rate={lstm: 0.004, transformer: 0.0015}",
+                "learning_rate={lstm: 0.001, transformer: 0.002}",
+            },
+        ),
+        ("training: [{}, {batch_size: 4}]", {""}),  # what is stated twice is one run
+    ],
+)
+def test_what_else_a_grid_compares_is_an_option_of_the_task(axis: str, labels: set[str], tmp_path: Path) -> None:
+    plain = {run.condition for run in load_grid(write(tmp_path)).runs}
+    assert plain == {""}
+    runs = learn_runs(load_grid(write(tmp_path, GRID.replace("compare:", f"compare:\n  {axis}"))))
+    assert len(runs) == 12 * len(labels)
+    assert {(run.task_label, run.model.label, run.seed) for run in runs} == {
+        (task, model, seed)
+        for label in labels
+        for task in (
+            f"reverse({label})" if label else "reverse",
+            f"reverse(max_length=40{', ' * bool(label)}{label})",
+        )
+        for model in ("lstm", "transformer(layers=4)")
+        for seed in (0, 1, 2)
+    }
+    assert all(
+        label == ", ".join(f"{k}={v}" for k, v in options(f"reverse({label})").items()) for label in labels if label
+    )
+
+
+def test_what_a_grid_compares_is_said_where_it_is_compared(tmp_path: Path) -> None:
+    """Of another task nothing; of a model that has one setting, the same as of those that have two."""
+    text = """
+description: two budgets of one model, one of the other
+fixed:
+  kind: learn
+  training: {steps: 10, batch_size: 4, evaluate_every: 5, learning_rate: 1e-3}
+compare:
+  seed: [0]
+parts:
+  - compare: {task: [{name: reverse}], model: [lstm, transformer], budget: [{parameters: 50_000}]}
+  - compare: {task: [{name: reverse}], model: [lstm], budget: [{parameters: 90_000}]}
+  - compare: {task: [{name: running_parity}], model: [lstm], budget: [{parameters: 90_000}]}
+"""
+    runs = learn_runs(load_grid(write(tmp_path, text)))
+    assert [(run.task_label, run.model.label) for run in runs] == [
+        ("reverse(parameters=50000)", "lstm"),
+        ("reverse(parameters=50000)", "transformer"),
+        ("reverse(parameters=90000)", "lstm"),
+        ("running_parity", "lstm"),
+    ]
+
+
+def test_precisions_and_what_is_tested_beyond_training_are_told_apart(tmp_path: Path) -> None:
+    text = """
+description: sweeps in two precisions
+fixed: {kind: efficiency, budget: {parameters: 50_000}}
+compare:
+  model: [lstm]
+  seed: [0]
+  efficiency: [{lengths: [8], batch_size: 2}, {lengths: [8], batch_size: 2, precision: bfloat16}]
+"""
+    labels = [run.task_label for run in load_grid(write(tmp_path, text)).runs]
+    assert labels == [
+        "length_sweep(batch_size=2, precision=auto)",
+        "length_sweep(batch_size=2, precision=bfloat16)",
+    ]
+    longer = GRID.replace("[{name: reverse}, ", "[{name: reverse}, {name: reverse, longer_lengths: [64]}, ")
+    conditions = {
+        run.condition for run in learn_runs(load_grid(write(tmp_path, longer))) if run.task.label == "reverse"
+    }
+    assert conditions == {"longer_lengths=[24, 32]", "longer_lengths=[64]"}
+
+
+def test_a_condition_is_no_setting(tmp_path: Path) -> None:
+    """A run is found again, whatever else its grid compares now."""
+    several = load_grid(write(tmp_path, GRID.replace("compare:", "compare:\n  training: [{}, {batch_size: 8}]"))).runs
+    alone = {run_key(run, "cpu") for run in load_grid(write(tmp_path)).runs}
+    assert alone < {run_key(run, "cpu") for run in several}
+    assert all("condition" not in run.settings() for run in several)
+    with pytest.raises(GridError, match=r"fixed\.condition: unknown key"):
+        load_grid(write(tmp_path, GRID.replace("kind: learn", "kind: learn\n  condition: mine")))
 
 
 WRONG = {

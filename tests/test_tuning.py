@@ -424,3 +424,22 @@ def test_of_an_error_rate_the_least_is_best(tmp_path: Path) -> None:
     text = GRID.replace("[{name: reverse}, {name: reverse, max_length: 40}]", "[{name: g2p, language: fre}]")
     tuning = load(tmp_path, text).tunings[0]
     assert tuning.choose(scored(tuning, 0.4, 0.1, 0.3, None), "cpu").best is tuning.trials[1]
+
+
+def test_budgets_under_which_models_are_tuned_are_told_apart(tmp_path: Path) -> None:
+    """What is drawn is no condition, whatever it is drawn from."""
+    rates = "{ranges: {lstm: {training: {learning_rate: {log_uniform: [1e-2, 1e-1]}}}}}"
+    parts = f"""parts:
+  - compare: {{budget: [{{parameters: 50_000}}]}}
+  - compare: {{budget: [{{parameters: 90_000}}]}}
+    tune: {rates}
+"""
+    grid = load(tmp_path, GRID + parts)
+    both = {"parameters=50000", "parameters=90000"}
+    assert {run.condition for run in grid.runs} == both
+    assert {tuning.possible[0].condition for tuning in grid.tunings} == both
+    for tuning in grid.tunings:
+        condition = tuning.possible[0].condition
+        choice = tuning.choose(scored(tuning, 0.1, 0.4, 0.3, 0.2), "cpu")
+        assert {run.condition for run in (*tuning.trials, *choice.final)} == {condition}
+        assert tuning.make(1, dict(tuning.tune.drawn(tuning.model)[0])).condition == condition
