@@ -6,6 +6,8 @@ The store is read once (`load`); everything after that is a function of the tabl
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +31,7 @@ _DTYPES = {
     "run_name": "str",
     "grid": "str",
     "key": "str",
+    "settings": "str",
     "kind": "str",
     "task": "str",
     "model": "str",
@@ -59,7 +62,7 @@ _DTYPES = {
     "value": "float64",
 }
 COLUMNS = tuple(_DTYPES)
-_IN_EARLIER_TABLES = {"phase": schema.FINAL, "trial": None, "tuned": "", "sampler": "", "command": ""}
+_IN_EARLIER_TABLES = {"phase": schema.FINAL, "trial": None, "tuned": "", "sampler": "", "command": "", "settings": ""}
 RUN_COLUMNS = COLUMNS[: COLUMNS.index("metric")]  # one value a run
 LABELS = ("grid", "kind", "task", "model")  # what stands for a configuration in tables and figures
 
@@ -76,6 +79,7 @@ def load(tracking_uri: str, grids: Sequence[str]) -> pd.DataFrame:
     Returns:
         A row per measured value, sorted by grid, task, model, seed, start, metric and place on the axis. `metric` and
         `value` are missing in the one row of a run that logged nothing. `axis` is "" and `at` missing for a scalar.
+        `settings` stands for those in which the seeds of one configuration agree ("" where they are not known).
         `gates` is "pass" if every gate of the run did, else the failed ones with their reasons, "" if none was run.
 
     Raises:
@@ -196,6 +200,7 @@ def _labels(run: Run, grid: str) -> dict[str, Any]:
         "run_name": run.info.run_name,
         "grid": grid,
         "key": _tag(run, schema.KEY),
+        "settings": _fingerprint(run),
         "kind": _tag(run, schema.KIND),
         "task": tags.get(schema.TASK, ""),  # an efficiency run may have none
         "model": _tag(run, schema.MODEL),
@@ -221,6 +226,16 @@ def _labels(run: Run, grid: str) -> dict[str, Any]:
         "gates": "; ".join(failed) or (schema.GATE_PASSED if gates else ""),
         "start_time": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
     }
+
+
+def _fingerprint(run: Run) -> str:
+    """Of the settings in which the seeds of one configuration agree, of a sweep also its models; 12 hex digits.
+
+    What the label of the task says is left to that: of a run's own data it also holds where they lie.
+    """
+    of_run = ("task.", "tuned.", *(("model.",) if _tag(run, schema.KIND) == schema.EFFICIENCY else ()))
+    shared = {k: v for k, v in run.data.params.items() if k != "seed" and not k.startswith(of_run)}
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def to_parquet(runs: pd.DataFrame, file: str | os.PathLike[str]) -> None:
@@ -283,9 +298,9 @@ def final(runs: pd.DataFrame) -> pd.DataFrame:
 def results(runs: pd.DataFrame) -> pd.DataFrame:
     """The rows that may stand in a table: measured values of FINISHED runs, without the trials of tuning.
 
-    Of several runs with the same labels and seed (the grid was run again with other settings) the newest is kept,
-    because they are no further seeds of one configuration; `superseded` names the others. Efficiency runs on different
-    hardware are different measurements.
+    Of several runs with the same labels and seed the newest is kept, and of a configuration only the runs that have the
+    settings of its newest: where a grid was run again with others, the runs before are no further seeds of it.
+    `superseded` names the others. Efficiency runs on different hardware are different measurements.
     """
     runs = final(runs)
     finished = runs[(runs["status"] == schema.FINISHED) & runs["value"].notna()]
@@ -293,12 +308,19 @@ def results(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def superseded(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a FINISHED run that a newer one with the same labels and seed (and hardware) stands in for."""
+    """One row a FINISHED run that newer ones stand in for, with the same labels (and hardware).
+
+    These have its seed, or other settings; the models of a sweep, which are compared, must all have the same.
+    """
     runs = final(runs)
     finished = each(runs[runs["status"] == schema.FINISHED]).sort_values("start_time", kind="stable")
-    place = finished["hardware"].where(finished["kind"] == schema.EFFICIENCY, "")
-    repeated = finished.assign(place=place).duplicated([*LABELS, "seed", "place"], keep="last")
-    return finished[repeated].reset_index(drop=True)
+    sweeps = finished["kind"] == schema.EFFICIENCY
+    finished = finished.assign(
+        place=finished["hardware"].where(sweeps, ""), of=finished["model"].mask(sweeps, ""), known=finished["settings"]
+    ).fillna({"known": ""})
+    newest = finished.groupby(["grid", "kind", "task", "place", "of"])["known"].transform("last")
+    repeated = finished.duplicated([*LABELS, "seed", "place"], keep="last")
+    return finished.loc[repeated | (finished["known"] != newest), list(RUN_COLUMNS)].reset_index(drop=True)
 
 
 def groups(frame: pd.DataFrame, *keys: str, sort: bool = True) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:

@@ -5,10 +5,13 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import tracked_runs as truth
+from ledger_runs import run_rows, table
+from mlflow.entities import Param, Run, RunData, RunInfo, RunTag
 from mlflow.tracking import MlflowClient
 
 from analysis import curves, runs
@@ -80,10 +83,49 @@ def test_a_failed_run_without_metrics_stays_visible(known: pd.DataFrame) -> None
 
 
 def test_a_run_with_older_settings_is_no_further_seed(known: pd.DataFrame) -> None:
-    assert runs.superseded(known)["key"].tolist() == ["old-settings"]
+    assert runs.superseded(known)["key"].tolist() == ["old-settings-1", "old-settings-9"]
     kept = runs.results(known)
-    assert "old-settings" not in set(kept["key"])
+    assert not kept["key"].str.startswith("old-settings").any()
     assert not kept.groupby(["kind", "task", "model", "seed"])["run_id"].nunique().gt(1).any()
+
+
+def fingerprint(settings: dict[str, str], kind: str = s.LEARN) -> str:
+    info = RunInfo("r", "0", "u", "FINISHED", 0, 1, "active")
+    tags = [RunTag(s.KIND, kind)]
+    return runs._fingerprint(Run(info, RunData(params=[Param(*one) for one in settings.items()], tags=tags)))
+
+
+def test_in_which_settings_the_seeds_of_a_configuration_agree() -> None:
+    plain = {"seed": "0", "task.max_length": "8", "model.dropout": "0.1", "training.steps": "10", "tuned.trial": "1"}
+    known = fingerprint(plain)
+    assert fingerprint({"seed": "1", **{k: v for k, v in plain.items() if k != "seed"}}) == known
+    assert all(fingerprint(plain | {name: "7"}) == known for name in ("seed", "task.max_length", "tuned.trial"))
+    assert all(fingerprint(plain | {name: "7"}) != known for name in ("model.dropout", "training.steps", "decoding.x"))
+    sweep = {"seed": "0", "model.layers": "1", "efficiency.precision": "auto"}
+    assert fingerprint(sweep | {"model.layers": "2"}, s.EFFICIENCY) == fingerprint(sweep, s.EFFICIENCY)
+    assert fingerprint(sweep | {"efficiency.precision": "bfloat16"}, s.EFFICIENCY) != fingerprint(sweep, s.EFFICIENCY)
+
+
+def test_the_models_of_a_sweep_have_the_same_settings() -> None:
+    """One that was measured anew, in another way, is not held against those that were not."""
+
+    def one(model: str, settings: str, day: int, kind: str = s.EFFICIENCY, seed: int = 0) -> list[dict[str, Any]]:
+        began = pd.Timestamp(day, unit="D", tz="UTC")
+        key = f"{kind} {model} {settings} {seed}"
+        more = {"settings": settings, "start_time": began, "run_id": key, "key": key}
+        return run_rows(kind, "t", model, seed, [("x", None, 1.0)], **more)
+
+    def left(*rows: list[dict[str, Any]]) -> list[str]:
+        return runs.each(runs.results(table(*rows)))["key"].tolist()
+
+    before = [one("lstm", "a", 0), one("transformer", "a", 1)]
+    assert left(*before, one("transformer", "b", 2)) == ["efficiency transformer b 0"]
+    assert len(left(*before, one("transformer", "b", 2), one("lstm", "b", 3))) == 2
+    learnt = [one("lstm", "a", day, s.LEARN, seed=day) for day in range(3)]
+    assert len(left(*learnt, one("transformer", "b", 5, s.LEARN))) == 4  # its learning rate is its own
+    assert left(*learnt, one("lstm", "b", 5, s.LEARN, seed=9)) == ["learn lstm b 9"]
+    unknown = [one("lstm", "", day, s.LEARN, seed=day) for day in range(3)]
+    assert len(left(*unknown)) == 3
 
 
 def test_gates(tracked: str) -> None:

@@ -54,8 +54,9 @@ class Store:
         *,
         status: str = "FINISHED",
         grid: str = GRID,
+        settings: Mapping[str, str] | None = None,
     ) -> str:
-        """One run with its tags and metrics; the identifier that MLflow gave it."""
+        """One run with its tags, metrics and settings; the identifier that MLflow gave it."""
         if grid not in self.experiments:
             self.experiments[grid] = self.client.create_experiment(grid, self.artifacts.as_uri())
         self.clock += 1000
@@ -66,6 +67,8 @@ class Store:
         run = self.client.create_run(
             self.experiments[grid], self.clock, common | {s.GIT_DIRTY: "false"} | dict(tags), run_name=key
         )
+        for name, value in ({"seed": tags.get(s.SEED, "")} | dict(settings or {})).items():
+            self.client.log_param(run.info.run_id, name, value)
         points = [Metric(name, value, self.clock, 0) for name, value in scalars.items()]
         points += [Metric(name, v, self.clock, at) for name, curve in curves.items() for at, v in curve.items()]
         self.client.log_batch(run.info.run_id, metrics=points)
@@ -142,7 +145,9 @@ def build(folder: Path) -> str:
     store = Store(uri, folder / "artifacts")
     wrong = {s.metric(s.TEST, s.TOKEN_ACCURACY): 0.111}
     store.run("recall-lstm-0", learn_tags(RECALL, "lstm", 0), wrong, {})
-    store.run("old-settings", learn_tags(RECALL, "transformer", 1), wrong, {})
+    for seed in (1, 9):  # 9 was not run again
+        more = {"training.steps": "3", "task.name": "recall"}
+        store.run(f"old-settings-{seed}", learn_tags(RECALL, "transformer", seed), wrong, {}, settings=more)
     store.run("recall-lstm-1", learn_tags(RECALL, "lstm", 1, **{s.REASON: "killed"}), {}, {}, status="KILLED")
     diverged = learn_tags(PARITY, "lstm_attention", 0, **{s.REASON: "loss is NaN at step 40"})
     store.run("parity-lstm_attention-0", diverged, {}, {}, status="FAILED")
