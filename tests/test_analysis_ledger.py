@@ -106,6 +106,21 @@ def test_holm_takes_verdicts_back() -> None:
     assert rules.after_holm({"x.1": weak})["x.1"].verdict is Verdict.SUPPORTED
 
 
+def test_what_was_tested_and_is_undecided_counts_among_the_tests() -> None:
+    found = rules.pooled([Sample("a", around(0.2))], FIVE)
+    weak = rules.Ruling(Verdict.SUPPORTED, found.effect, 0.03, "", found.parts)
+    open_ = rules.pooled([Sample("a", around(0.05, spread=0.1))], FIVE)
+    few = rules.pooled([Sample("a", around(0.2, 3))], FIVE)
+    reported = rules.Ruling(Verdict.REPORTED, found.effect, math.nan, "", found.parts)
+    assert (open_.verdict, few.verdict) == (Verdict.UNDECIDED, Verdict.UNDECIDED)
+    kept = rules.after_holm({"x.1": weak, "x.2": open_})
+    assert (kept["x.1"].verdict, kept["x.1"].p) == (Verdict.UNDECIDED, pytest.approx(0.06))
+    assert math.isnan(kept["x.2"].p)
+    assert kept["x.2"].condition == ""
+    kept = rules.after_holm({"x.1": weak, "x.2": few, "x.3": reported})  # of these nothing was tested
+    assert (kept["x.1"].verdict, kept["x.1"].p) == (Verdict.SUPPORTED, pytest.approx(0.03))
+
+
 # --- 1: processing ---------------------------------------------------------------------------------------------------
 def times(lstm: tuple[float, float], transformer: tuple[float, float]) -> dict[str, dict[str, tuple[float, float]]]:
     both = {"lstm": lstm, "transformer": transformer}

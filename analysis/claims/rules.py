@@ -165,11 +165,19 @@ def conditional(parts: Sequence[Part], effect: Student) -> Ruling:
 
 
 def after_holm(rulings: Mapping[str, Ruling]) -> dict[str, Ruling]:
-    """The rulings of one family with p-values by Holm (1979); what is above 5 % then becomes undecided."""
-    adjusted = holm({name: ruling.p for name, ruling in rulings.items()})
+    """The rulings of one family with p-values by Holm (1979); what is above 5 % then becomes undecided.
+
+    A claim that had seeds enough and is undecided on its own was tested, too: it counts among the tests.
+    """
+    tested = {
+        name: 1.0 if math.isnan(ruling.p) else ruling.p
+        for name, ruling in rulings.items()
+        if ruling.verdict is not Verdict.REPORTED and any(one.enough for one in ruling.parts)
+    }
+    adjusted = holm(tested)
     kept = {}
     for name, ruling in rulings.items():
-        p = adjusted[name]
+        p = math.nan if math.isnan(ruling.p) else adjusted[name]
         if p > ALPHA:
             ruling = replace(
                 ruling,
