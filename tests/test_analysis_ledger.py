@@ -79,6 +79,14 @@ def test_support_needs_the_majority_where_it_is_asked_for() -> None:
     assert ruling.condition == "holds on a; not on b, c"
 
 
+def test_a_claim_on_each_task_is_conditional_where_they_differ() -> None:
+    samples = [Sample("a", around(0.9)), Sample("b", around(0.0)), Sample("c", around(0.0))]
+    ruling = rules.pooled(samples, FIVE, each=True)
+    assert (ruling.verdict, ruling.condition) == (Verdict.CONDITIONAL, "holds on a; not on b, c")
+    assert rules.pooled(samples[:1] * 3, FIVE, each=True).verdict is Verdict.SUPPORTED
+    assert rules.pooled(samples[1:], FIVE, each=True).verdict is Verdict.TIE
+
+
 def test_parts_that_cannot_be_averaged() -> None:
     def part(name: str, found: Verdict, p: float) -> Part:
         return Part(name, student([around(0.1)]), found, p)
@@ -90,7 +98,11 @@ def test_parts_that_cannot_be_averaged() -> None:
     mixed = rules.together([yes, open_])
     assert (mixed.verdict, mixed.effect) == (Verdict.UNDECIDED, open_.effect)
     assert mixed.condition == f"supported elsewhere, undecided at {open_.where}"
-    assert rules.together([no, tie]).verdict is Verdict.REFUTED
+    nowhere = rules.together([no, tie])
+    assert (nowhere.verdict, nowhere.p) == (Verdict.CONDITIONAL, 0.03)
+    assert nowhere.condition == "refuted on b; tie on d"
+    assert rules.together([no, tie, open_]).verdict is Verdict.UNDECIDED
+    assert rules.together([yes, no, open_]).condition == "holds on a; not on b"
     assert rules.together([tie, tie]).verdict is Verdict.TIE
     assert rules.together([open_]).verdict is Verdict.UNDECIDED
 

@@ -38,7 +38,7 @@ def _claim(full: str, variant: str) -> Claim:
         f"in the {units.model_name(full)}, {change(full, variant)} costs accuracy",
         "what each component buys",
         "Δ(full − variant) > 5 points, pooled over tasks",
-        "tie: the component makes no difference; Δ < −5 points: it harms",
+        "tie: the component makes no difference; Δ < −5 points: it harms; conditional on the task where tasks differ",
         f"in the {units.model_name(full)}, {change(full, variant)} costs accuracy",
         f"in the {units.model_name(full)}, {change(full, variant)} raises accuracy",
         GAIN,
@@ -64,7 +64,7 @@ def decide_component(evidence: pd.DataFrame, full: str, variant: str) -> Decisio
             samples.append(Sample(contest.name, gaps, contest.runs_of(full, variant)))
     if not samples:
         return NotDecided(tuple(left_out))
-    ruling = pooled(samples, MATTERS)
+    ruling = pooled(samples, MATTERS, each=True)
     clause = (
         f"{units.model_name(full)} minus {change(full, variant)}: {GAIN.said(ruling.effect.interval)}"
         f" on {tasks_count(len(samples))}"

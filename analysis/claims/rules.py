@@ -5,7 +5,7 @@ Effects are turned so that the claim holds where they are large. What a verdict 
 - supported: above the rule's upper threshold, the 95 % interval wholly so;
 - tie: within the margin of no difference, by two one-sided tests at 5 %;
 - refuted: below the lower threshold, the 95 % interval wholly so, and no tie;
-- conditional: supported on one part and refuted or tied on another, each with enough seeds;
+- conditional: parts that have enough seeds say different things, supported, refuted or tied;
 - undecided: anything else, and always with fewer than five seeds.
 """
 
@@ -104,8 +104,8 @@ def part(sample: Sample, rule: Rule, least: int = LEAST_SEEDS) -> Part:
     return Part(sample.where, effect, verdict, p, sample.runs)
 
 
-def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False) -> Ruling:
-    """A claim on several tasks of the same kind: what the mean over tasks says, if the tasks do not contradict.
+def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False, each: bool = False) -> Ruling:
+    """A claim on several tasks of the same kind: what the mean over tasks says.
 
     Tasks with fewer than five seeds are shown and do not count. Where the pooled interval decides nothing, or supports
     without a majority of the tasks, tasks that are decided on both sides make the claim conditional on the task.
@@ -114,6 +114,7 @@ def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False) -> 
         samples: at least one.
         rule: its thresholds, for every task and for their mean.
         majority: whether support needs more than half of the tasks as well.
+        each: whether the claim is one on each task: then these make it conditional whatever their mean says.
     """
     parts = tuple(part(sample, rule) for sample in samples)
     counting = [sample.differences for sample, found in zip(samples, parts, strict=True) if found.enough]
@@ -124,7 +125,7 @@ def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False) -> 
     holds = [one for one in parts if one.verdict is Verdict.SUPPORTED]
     fails = [one for one in parts if one.verdict in (Verdict.REFUTED, Verdict.TIE)]
     majority_missing = majority and verdict is Verdict.SUPPORTED and 2 * len(holds) <= len(counting)
-    if (verdict is Verdict.UNDECIDED or majority_missing) and holds and fails:
+    if (verdict is Verdict.UNDECIDED or majority_missing or each) and holds and fails:
         return conditional(parts, effect)
     if majority_missing:
         return Ruling(Verdict.UNDECIDED, effect, math.nan, "", parts)
@@ -142,11 +143,8 @@ def together(parts: Sequence[Part]) -> Ruling:
     if len(verdicts) == 1 and verdicts <= DECIDED:
         last = max(parts, key=lambda one: one.p)
         return Ruling(last.verdict, last.effect, last.p, "", tuple(parts))
-    if Verdict.SUPPORTED in verdicts and verdicts & {Verdict.REFUTED, Verdict.TIE}:
+    if Verdict.UNDECIDED not in verdicts or verdicts > {Verdict.SUPPORTED, Verdict.UNDECIDED}:
         return conditional(parts, parts[0].effect)
-    if Verdict.UNDECIDED not in verdicts:  # tied here, refuted there: it holds nowhere
-        last = max(parts, key=lambda one: one.p)
-        return Ruling(Verdict.REFUTED, last.effect, last.p, "", tuple(parts))
     open_parts = [one for one in parts if one.verdict is Verdict.UNDECIDED]
     decided = " or ".join(sorted(str(verdict) for verdict in verdicts - {Verdict.UNDECIDED}))
     words = f"{decided} elsewhere, undecided at {', '.join(one.where for one in open_parts)}"
@@ -154,12 +152,14 @@ def together(parts: Sequence[Part]) -> Ruling:
 
 
 def conditional(parts: Sequence[Part], effect: Student) -> Ruling:
-    """Holds on some of the parts and not on others; the least sure of the decided ones gives the p-value."""
+    """Parts say different things; the least sure of the decided ones gives the p-value."""
 
     def names(*verdicts: Verdict) -> str:
         return ", ".join(one.where for one in parts if one.verdict in verdicts)
 
     words = f"holds on {names(Verdict.SUPPORTED)}; not on {names(Verdict.REFUTED, Verdict.TIE)}"
+    if not names(Verdict.SUPPORTED):
+        words = f"refuted on {names(Verdict.REFUTED)}; tie on {names(Verdict.TIE)}"
     p = max(one.p for one in parts if one.verdict in DECIDED)
     return Ruling(Verdict.CONDITIONAL, effect, p, words, tuple(parts))
 
