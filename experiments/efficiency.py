@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -19,6 +19,7 @@ from torch import Tensor
 from experiments import machine, memory, schema
 from experiments.config import Efficiency
 from experiments.data import Batch
+from experiments.environment import rounded
 from experiments.timing import TooSlow, interleaved, percentile, quartiles, relative_interval, timed, wait_for
 from experiments.training import Keeper, update, uses_bfloat16
 from models.config import Dimensions, ModelConfig
@@ -164,7 +165,10 @@ def _by_position(
 
 def _time(contenders: Sequence[_Contender], phase: str, at: int, device: torch.device) -> None:
     works = {contender: contender.work(phase) for contender in contenders if phase in contender.going_on}
-    for contender, outcome in interleaved(works, contenders[0].settings, device).items():
+    around = nullcontext() if phase == "train_step" else _inferring(device, contenders[0].bfloat16)
+    with around:  # the casts of weights are not what a step takes
+        outcomes = interleaved(works, contenders[0].settings, device)
+    for contender, outcome in outcomes.items():
         if isinstance(outcome, Exception):
             contender.stop(phase, at, outcome)
         else:
@@ -352,8 +356,13 @@ class _Contender:
 
     def measure_energy(self, phase: str, metric: str) -> None:
         """Records joules for 1,000 tokens, where the device counts them."""
-        found = machine.joules(self.work(phase), self.device)
-        self.forget_work()
+        try:
+            found = machine.joules(self.work(phase), self.device)
+        except Exception as error:
+            self.stop(phase, self.length, error.with_traceback(None))
+            return
+        finally:
+            self.forget_work()
         if found is not None:
             written = self.batch.size * self.settings.decode_tokens
             tokens = self.batch.tokens if phase == "train_step" else written
@@ -381,7 +390,15 @@ def _optimizer(model: EncoderDecoder) -> torch.optim.Optimizer:
 
 @contextmanager
 def _inferring(device: torch.device, bfloat16: bool) -> Iterator[None]:
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+    """Outside of training. Weights are cast to bfloat16 once in the outermost of such contexts.
+
+    In inference mode they would be cast at every call: torch casts once only what could have a gradient.
+    """
+    with (
+        torch.no_grad() if bfloat16 else torch.inference_mode(),
+        rounded(bfloat16),
+        torch.autocast(device.type, torch.bfloat16, enabled=bfloat16),
+    ):
         yield
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -35,11 +37,24 @@ def prepare_process() -> None:
     512. What would be timed is how the processor represents them; a GPU takes no longer for them.
 
     A GPU would round what goes into the products of nn.LSTM to 10 bits (TF32), unasked and in no other product, so that
-    an LSTM was faster in float32 than it is, and a step of it another than the same position of a pass.
+    an LSTM was faster in float32 than it is, and a step of it another than the same position of a pass. And cuDNN's
+    attention, which newer GPUs prefer, is planned anew for every shape, for hundreds of times as long as it takes:
+    batches of texts have a shape each. Flash attention needs no plan.
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+@contextmanager
+def rounded(products: bool) -> Iterator[None]:
+    """Whether a GPU may use TF32 in nn.LSTM, forward and backward: where all other products are in bfloat16."""
+    torch.backends.cudnn.allow_tf32 = products
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def take_gpu(number: int) -> None:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import tempfile
 import threading
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -93,7 +94,7 @@ class Team:
         self._step += 1
         _say(self._step, optimizer.param_groups[0]["lr"], batch.source.device)
         if self._model is None:  # which the followers make at their first step, too
-            self._model = DistributedDataParallel(model)
+            self._model = _parallel(model)
         _draw_dropout(self._training.run.seed, 0, self._step)
         return _update(self._model, optimizer, batch, 0, **settings)
 
@@ -134,6 +135,12 @@ def _update(
     return loss / dist.get_world_size(), norm
 
 
+def _parallel(model: EncoderDecoder) -> DistributedDataParallel:
+    """Buffers hold waves of as many positions as a process has seen: computed, and not the same in all of them."""
+    with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # what is to replace it comes later
+        return DistributedDataParallel(model, broadcast_buffers=False)
+
+
 def _draw_dropout(seed: int, rank: int, step: int) -> None:
     """Begins the random numbers of a process's step, which are the same after a resumption."""
     torch.manual_seed(((seed * 1000 + rank) * 2**32 + step) % 2**63)
@@ -159,7 +166,7 @@ def _follow(training: _Training, rank: int) -> None:
         step, learning_rate = _hear(device)
         if step == 0:
             return
-        parallel = parallel or DistributedDataParallel(model)
+        parallel = parallel or _parallel(model)
         _draw_dropout(run.seed, rank, step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate

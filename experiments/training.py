@@ -14,6 +14,7 @@ from torch import Tensor
 
 from experiments.config import SOLVED, Training
 from experiments.data import Batch, TaskData
+from experiments.environment import rounded
 from experiments.evaluation import Scores, evaluate
 from experiments.schema import (
     LOSS,
@@ -32,6 +33,7 @@ from experiments.schema import (
     metric,
 )
 from experiments.session import Selected, Session, resume, state_of
+from experiments.timing import wait_for
 from models.config import ModelConfig
 from models.cost import training_flops
 from models.interface import PAD, EncoderDecoder
@@ -119,14 +121,15 @@ def update(
 
     `weight`: by what the mean loss of the batch counts.
     """
-    with torch.autocast(batch.source.device.type, torch.bfloat16, enabled=bfloat16):
-        logits = model(batch.source, batch.target_in, batch.source_lengths)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1), batch.target.flatten(), ignore_index=PAD, label_smoothing=label_smoothing
-        )
-        loss = loss * weight
-    optimizer.zero_grad()
-    loss.backward()
+    with rounded(bfloat16):
+        with torch.autocast(batch.source.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = model(batch.source, batch.target_in, batch.source_lengths)
+            loss = F.cross_entropy(
+                logits.flatten(0, 1), batch.target.flatten(), ignore_index=PAD, label_smoothing=label_smoothing
+            )
+            loss = loss * weight
+        optimizer.zero_grad()
+        loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)  # a list that is made already
     optimizer.step()
     return loss.detach(), norm
@@ -244,6 +247,7 @@ def train(
                 raise Pruned(session.step)
             clock = time.perf_counter()
         if keeper.due() and not over:
+            wait_for(device)  # updates that were asked for are no part of what keeping them takes
             session.seconds += time.perf_counter() - clock
             keeper.save(state_of(session, model, optimizer, generator))
             clock = time.perf_counter()
@@ -291,7 +295,7 @@ def uses_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether the matrix products run in bfloat16: when asked for, and on CUDA unless told otherwise.
 
     Raises:
-        ValueError: asked for, but this processor has none (torch's LSTM would end in an error of its library).
+        ValueError: asked for, but this processor has none.
     """
     if precision == "bfloat16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise ValueError("precision bfloat16: this processor has no bfloat16 (AVX-512 is needed); float32 works")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import autocasts
 from models.positions import AlibiPositions, RotaryPositions
 
 
@@ -193,9 +194,7 @@ class CrossAttention(MultiHeadAttention, SourceAttention):
 
 def for_products(x: Tensor) -> Tensor:
     """x in the type of matrix products, which under autocast is another: cast once, not anew at every position."""
-    kind = x.device.type
-    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # "meta" has none
-    return x.to(torch.get_autocast_dtype(kind)) if casts else x
+    return x.to(torch.get_autocast_dtype(x.device.type)) if autocasts(x.device) else x
 
 
 class LuongAttention(SourceAttention):

@@ -186,12 +186,15 @@ def state_bytes(config: ModelConfig, source: int, target: int, element_size: int
     """Bytes of decoding state, after reading `source` and with room for `target` positions.
 
     LSTM: constant. LSTM with attention: linear in the source. Transformer: linear in source and target.
+
+    Args:
+        element_size: bytes of a number that matrix products make; what a recurrence makes has at least 4.
     """
     hidden, _ = _widths(config)
     if isinstance(config, LSTMDecoderConfig):
-        recurrent = config.layers * 2 + (1 if config.input_feeding else 0)
+        recurrent = max(element_size, 4) * config.layers * 2
         attended = {"none": 0, "dot": 1, "additive": 2, "general": 2, "multi_head": 2}[config.attention] * source
-        return element_size * (recurrent + attended) * hidden
+        return (recurrent + element_size * (attended + config.input_feeding)) * hidden
     own = config.layers * 2 * target
     return element_size * (own + (config.layers * 2 * source if config.cross_attention else 1)) * hidden
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from models.config import CommonConfig
@@ -49,6 +50,11 @@ def top_norm(config: CommonConfig) -> nn.Module:
     """Normalises what leaves a stack of sublayers, where these normalise only what layers read ("pre")."""
     assert config.hidden_size is not None
     return nn.LayerNorm(config.hidden_size) if config.norm == "pre" else nn.Identity()
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether matrix products on the device are computed in another type than that of the weights."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)  # "meta" has none
 
 
 def initialise(module: nn.Module) -> None:

@@ -19,7 +19,7 @@ from models.attention import AdditiveAttention, CrossAttention, LuongAttention, 
 from models.config import Dimensions, LSTMDecoderConfig, LSTMEncoderConfig, LSTMHalf
 from models.embeddings import TokenEmbedding
 from models.interface import PAD, Decoder, Encoder, Memory
-from models.layers import Dropout, Sublayer, initialise, stack, top_norm
+from models.layers import Dropout, Sublayer, autocasts, initialise, stack, top_norm
 
 Pair = tuple[Tensor, Tensor]  # hidden and cell state of a layer
 
@@ -28,6 +28,10 @@ class Recurrence(nn.Module):
     """Layers of LSTM on top of each other. Those above the first are sublayers, as a Transformer's layers are.
 
     Positions come first, then sequences: nn.LSTM works in this order, so that nothing is copied between layers.
+
+    Under autocast, too, it works in float32, as a Transformer's residual stream is: a cell sums small increments over
+    many positions, and on a GPU autocast would have nn.LSTM in float16, whatever type it was asked for, in which
+    gradients over long distances are zero.
     """
 
     def __init__(self, config: LSTMHalf, input_size: int, *, bidirectional: bool) -> None:
@@ -58,6 +62,9 @@ class Recurrence(nn.Module):
             States, (T, B, H) or (N, H), and each layer's state after the last position, (directions, B, H / directions)
             twice.
         """
+        if autocasts(x.device):
+            with torch.autocast(x.device.type, enabled=False):
+                return self(x.float(), start and in_float32(start), layout)
         starts: Sequence[Pair | None] = start or [None] * (1 + len(self.above))
 
         def run(lstm: nn.Module, x: Tensor, start: Pair | None) -> tuple[Tensor, Pair]:
@@ -89,6 +96,9 @@ class Recurrence(nn.Module):
         Returns:
             The state on top, (B, H), and the state of each layer.
         """
+        if autocasts(projected.device):
+            with torch.autocast(projected.device.type, enabled=False):
+                return self.step(projected.float(), in_float32(state), weights)
         pairs = [lstm_cell(weights.first, projected, state[0])]
         x = self.dropout(pairs[0][0])
         for lstm, sublayer, before in zip(weights.above, self.sublayers, state[1:], strict=True):
@@ -96,6 +106,11 @@ class Recurrence(nn.Module):
             pairs.append(torch.lstm_cell(sublayer.read(x), before, *lstm))  # the equations of lstm_cell
             x = sublayer.add(x, pairs[-1][0])
         return self.norm(x), pairs
+
+
+def in_float32(state: Sequence[Pair]) -> list[Pair]:
+    """The state of each layer."""
+    return [(hidden.float(), cell.float()) for hidden, cell in state]
 
 
 @dataclass(frozen=True)
@@ -252,7 +267,8 @@ class LSTMDecoder(Decoder):
                 top, layers = self._advance(projected, layers, tops[-1], source, memory.mask, weights)
                 tops.append(top)
             return self._logits(torch.stack(tops[1:], dim=1))
-        states, _ = self.recurrence(embedded, [(hidden[None], cell[None]) for hidden, cell in layers])  # (T, B, H)
+        start = [(hidden[None].contiguous(), cell[None].contiguous()) for hidden, cell in layers]  # as cuDNN asks for
+        states, _ = self.recurrence(embedded, start)  # (T, B, H)
         return self._logits(self._attend(states.transpose(0, 1), source, memory.mask))
 
     def start(self, memory: Memory, max_length: int) -> LSTMState:

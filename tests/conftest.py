@@ -23,6 +23,15 @@ def _small_numbers() -> Iterator[None]:
         sys.modules["torch"].set_flush_denormal(False)
 
 
+@pytest.fixture(autouse=True)
+def _as_a_worker(request: pytest.FixtureRequest) -> None:
+    """What is tested on a GPU is tested in a process like those that use it: with float32 that is float32."""
+    if request.node.get_closest_marker("gpu"):
+        from experiments.environment import prepare_process
+
+        prepare_process()
+
+
 @pytest.fixture(scope="session")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Address of the store that tracked_runs builds."""

@@ -19,6 +19,7 @@ from model_settings import (
     LSTM_ENCODERS,
     MAX_LENGTH,
     TARGET_VOCABULARY,
+    TRANSFORMER_DECODERS,
     configs,
     dimensions_of,
     sized,
@@ -301,7 +302,7 @@ def test_state_bytes_are_those_of_the_real_state(
 
 @BFLOAT16
 @settings(max_examples=60, deadline=None)
-@given(configs(LSTM_DECODERS), lengths, lengths)
+@given(configs(LSTM_DECODERS) | configs(TRANSFORMER_DECODERS, cross_attention=True), lengths, lengths)
 def test_state_bytes_are_those_of_the_real_state_in_bfloat16(config: ModelConfig, source: int, target: int) -> None:
     """Whatever a layer normalisation leaves in float32 is cast once, where attention looks at it from every step."""
     model = build(config, dimensions_of(config)).eval()

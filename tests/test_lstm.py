@@ -192,6 +192,35 @@ def test_encoder_and_decoder_equal_cells_with_what_stands_around_them(norm: str,
         assert_same(model(source, target_in), model.decoder.output(torch.stack(states, dim=1)))
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_under_autocast_a_recurrence_works_in_float32(layers: int) -> None:
+    """All positions at once, step by step, and its gradients are those without autocast, bit for bit."""
+    torch.manual_seed(0)
+    recurrence = Recurrence(LSTMConfig(layers=layers, hidden_size=16, embedding_size=8), 8, bidirectional=False)
+    x, start = torch.randn(5, 3, 8), [(torch.randn(1, 3, 16), torch.randn(1, 3, 16)) for _ in range(layers)]
+    start = [(hidden.bfloat16().float(), cell.bfloat16().float()) for hidden, cell in start]
+
+    def found(autocast: bool) -> list[Tensor]:
+        recurrence.zero_grad()
+        given = [(hidden.bfloat16(), cell.bfloat16()) for hidden, cell in start] if autocast else start
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            states, finals = recurrence(x, given)
+            weights = recurrence.step_weights()
+            projected = weights.first.project(x[0])
+            before = [(hidden[0], cell[0]) for hidden, cell in given]
+            top, _ = recurrence.step(
+                projected.bfloat16() if autocast else projected.bfloat16().float(), before, weights
+            )
+        states.square().sum().backward()
+        gradients = [parameter.grad for parameter in recurrence.parameters() if parameter.grad is not None]
+        return [states, top, *(tensor for pair in finals for tensor in pair), *gradients]
+
+    alone, autocast = found(autocast=False), found(autocast=True)
+    assert {tensor.dtype for tensor in autocast} == {torch.float32}
+    assert all(torch.equal(a, b) for a, b in zip(alone[2:] + alone[:1], autocast[2:] + autocast[:1], strict=True))
+    torch.testing.assert_close(autocast[1], alone[1], rtol=1e-2, atol=1e-2)  # of inputs that were projected in bfloat16
+
+
 def test_the_cell_equals_torchs() -> None:
     torch.manual_seed(0)
     lstm = nn.LSTM(5, 7, batch_first=True, dtype=torch.float64)

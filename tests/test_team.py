@@ -78,12 +78,13 @@ class Nothing:
         raise AssertionError
 
 
-def trained(run: LearnRun) -> tuple[dict[str, Tensor], dict[tuple[str, int], float]]:
-    """Weights and points, by as many processes as the run states."""
+def trained(run: LearnRun, seen: int = 1) -> tuple[dict[str, Tensor], dict[tuple[str, int], float]]:
+    """Weights and points, by as many processes as the run states; the first has `seen` so many positions before."""
     config, dimensions = sized_model(run, None)
     data = load_task(run.task, None)
     torch.manual_seed(run.seed)
     model, recorder = build(config, dimensions), Recorder()
+    model(*torch.ones(2, 1, seen, dtype=torch.long))
     arguments: dict[str, Any] = {"headline": run.task.headline, "metrics": run.task.metrics, "seed": run.seed}
     arguments |= {"device": CPU, "recorder": recorder, "keeper": Nothing(), "watch": lambda status: None}
     if run.training.devices == 1:
@@ -105,6 +106,15 @@ def test_two_processes_are_as_one(model: str) -> None:
         if name.endswith(("key_value.bias", "key.bias")):  # a key's has no gradient but rounding, which Adam takes up
             continue
         torch.testing.assert_close(together[0][name], weights, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_first_process_has_seen_before_is_not_told_the_others() -> None:
+    """Its table of waves is longer than theirs."""
+    run = run_of("transformer", 2)
+    config = replace(run.model.config, positions="rotary")  # type: ignore[arg-type]
+    run = replace(run, model=replace(run.model, config=config))
+    found, expected = trained(run, seen=40)[1], trained(replace(run, training=run_of("lstm", 1).training))[1]
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_parts_are_a_batch_and_count_by_their_tokens() -> None:

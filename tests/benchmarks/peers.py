@@ -393,6 +393,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     prepare_process()
+    torch.backends.cudnn.allow_tf32 = on_gpu(device)  # as in training, where all other products are in bfloat16
     line = "{:<56} {:<38} {:>8} {:>8}  {}"
     print(line.format("what", "where", "bar", "found", ""), flush=True)
     for name in arguments.rows or ROWS:
