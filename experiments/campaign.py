@@ -36,6 +36,7 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
         Member("long_dependency", "full"),
         Member("capacity", "full"),
         Member("length_generalisation", "full"),
+        Member("gradients", "full"),
         Member("real", "full"),
         Member("translation", "full"),
         Member("compositional", "full"),

@@ -100,8 +100,11 @@ class MultiHeadAttention(Attention):
     def parts(self, layer: nn.Linear, x: Tensor, count: int) -> list[Tensor]:
         """What `layer` makes of x (B, T, H): `count` parts of its outputs, each (B, h, T, d).
 
-        Each part is computed by itself, so that its gradient need not be copied into one with the others'.
+        Each part is computed by itself, so that its gradient need not be copied into one with the others'. Under
+        autocast they are computed together: it casts weights once, and parts of weights anew at every call.
         """
+        if autocasts(x.device):
+            return [self.split(part) for part in layer(x).chunk(count, dim=-1)]
         return [
             self.split(F.linear(x, weight, bias))
             for weight, bias in zip(layer.weight.chunk(count), layer.bias.chunk(count), strict=True)

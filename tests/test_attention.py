@@ -317,3 +317,15 @@ def test_nothing_is_kept_after_an_exception(name: str) -> None:
         model.attention_weights(source, torch.full((2, 3), 10_000))
     assert kept_now(model)
     assert all(kept is None for kept in kept_now(model))
+
+
+def test_projections_that_are_computed_together_are_those_computed_apart() -> None:
+    torch.manual_seed(0)
+    attention, layer, x = MultiHeadAttention(16, 4), nn.Linear(16, 48), torch.randn(2, 5, 16)
+    apart = attention.parts(layer, x, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        together = attention.parts(layer, x, 3)
+    assert [part.shape for part in together] == [part.shape for part in apart] == [(2, 4, 5, 4)] * 3
+    for one, other in zip(together, apart, strict=True):
+        assert one.dtype == torch.bfloat16
+        torch.testing.assert_close(one.float(), other, rtol=2e-2, atol=2e-2)

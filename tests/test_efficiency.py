@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments import efficiency, memory, schema, timing
 from experiments.config import Efficiency
@@ -335,6 +336,43 @@ def test_impossible_sweeps_are_refused(settings: dict[str, Any], message: str) -
 def test_how_many_sequences_a_batch_has() -> None:
     assert [SETTINGS.batch_at(length) for length in (4, 16, 100)] == [32, 8, 1]
     assert [BY_POSITION.batch_at(length) for length in (4, 16)] == [3, 3]
+
+
+class Casts(TorchDispatchMode):
+    """Counts the matrices that are cast to bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
+            self.count += args[0].shape == (16, 16)  # as the weights that make queries
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16")
+def test_weights_are_cast_before_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[tuple[int, int]] = []
+
+    def repeated(works: dict[Any, Callable[[], object]], settings: Efficiency, device: torch.device) -> dict[Any, Any]:
+        for work in works.values():
+            found = []
+            for _ in range(2):
+                with Casts() as casts:
+                    work()
+                found.append(casts.count)
+            counts.append((found[0], found[1]))
+        return {key: [1.0] for key in works}
+
+    no_clock(monkeypatch)
+    monkeypatch.setattr(efficiency, "interleaved", repeated)
+    _, errors = measured([SINUSOIDAL], BY_POSITION.model_copy(update={"precision": "bfloat16"}))
+    assert errors == [None]
+    training, *inference = counts
+    assert min(training) > 0  # weights that change
+    assert len(inference) == len(schema.PHASES) - 2 + len(BY_POSITION.positions)
+    assert [again for _, again in inference] == [0] * len(inference), inference
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.environment import git_state, prepare_process, take_gpu
+from experiments.environment import git_state, prepare_process, rounded, take_gpu
 
 PREPARED = """
 import torch
@@ -18,13 +18,23 @@ from experiments.environment import flushes_denormals, prepare_process
 before = torch.backends.cudnn.rnn.fp32_precision
 prepare_process()
 print(torch.get_num_threads(), flushes_denormals(), before, torch.backends.cudnn.rnn.fp32_precision)
+print(torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled())
 """
 
 
 def test_a_process_is_prepared() -> None:
-    """On a GPU nn.LSTM would compute in TF32 by default, which nothing else does."""
+    """On a GPU nn.LSTM would compute in TF32 by default, which nothing else does, and attention be planned anew."""
     done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "True", "tf32", "none"]
+    assert done.stdout.split() == ["1", "True", "tf32", "none", "False", "True"]
+
+
+def test_products_of_an_lstm_are_rounded_where_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    with rounded(products=True):
+        assert torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+    with rounded(products=False):
+        assert not torch.backends.cudnn.allow_tf32
 
 
 def test_processes_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
