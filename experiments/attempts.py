@@ -20,6 +20,7 @@ import torch
 from experiments import schema
 from experiments.config import EfficiencyRun, LearnRun, Run, run_key, run_name
 from experiments.environment import git_state, hardware, versions
+from experiments.memory import is_out_of_memory
 from experiments.schema import FAILED, FINISHED, KILLED
 from experiments.state import RunState, UnreadableError
 from experiments.stores import Store
@@ -222,6 +223,5 @@ def _tags(run: Run, place: Place, device: torch.device) -> dict[str, str]:
 
 def reason(error: Exception) -> str:
     """Why a run failed, in a line."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return f"out of memory: {error}"
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    kind = "out of memory" if is_out_of_memory(error) else type(error).__name__
+    return f"{kind}: {(str(error).splitlines() or [''])[0]}"

@@ -28,7 +28,7 @@ from mlflow.entities import Run as StoredRun
 from team_server import TeamServer
 
 from experiments import schema
-from experiments.attempts import Outcome, Place
+from experiments.attempts import Outcome, Place, reason
 from experiments.config import Run, run_key
 from experiments.data import CPU, TaskData
 from experiments.execution import Limits, Stopped, execute_grid
@@ -333,6 +333,8 @@ def test_a_task_that_raises_and_memory_that_ends(place: Place, tmp_path: Path, m
     with monkeypatch.context() as patch:
         patch.setattr("experiments.run.train", no_memory)
         assert once(run, place, lambda status: None) == Outcome("failed", "out of memory: tried to allocate 9 GiB")
+    of_a_library = RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED\nYou can try …")
+    assert reason(of_a_library) == "out of memory: cuDNN error: CUDNN_STATUS_ALLOC_FAILED"
     assert [found.info.status for found in stored(place, run)] == ["FAILED", "FAILED"]
     assert list(place.store.states.iterdir()) == []
     assert once(run, place, lambda status: None) == Outcome("finished")
