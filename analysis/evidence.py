@@ -23,7 +23,7 @@ from experiments import schema
 
 # What is kept of the table: the other columns are text, which is slow to select from.
 _OF_SWEEPS = ("run_id", "model", "seed", "metric", "axis", "at", "value")
-_OF_CONTESTS = (*_OF_SWEEPS, "headline", "chance", "memoryless_loss", "measures", "language_class")
+_OF_CONTESTS = (*_OF_SWEEPS, "hardware", "headline", "chance", "memoryless_loss", "measures", "language_class")
 LEAST_LENGTHS = 3  # for an exponent
 SAME_TOKENS = 1.1  # most tokens per batch / fewest, for "a fixed number of tokens": lengths do not divide all budgets
 TRAINED = 0.90  # of the ceiling in range; below, a model is not trained on the task and decides nothing there
@@ -212,6 +212,10 @@ class Contest:
     def runs_of(self, *labels: str) -> tuple[str, ...]:
         """Runs of these models, by label."""
         return tuple(self.rows.loc[self.rows["model"].isin(labels), "run_id"].unique())
+
+    def hardware(self, *labels: str) -> list[str]:
+        """What these models, by label, ran on."""
+        return sorted(self.rows.loc[self.rows["model"].isin(labels), "hardware"].unique())
 
     def unmatched(self, *labels: str) -> str:
         """Why these models may not be compared: which of them is off the budget by more than 1 %; "" if none is."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from ledger_runs import around, run_rows, sweep_rows, table, task_rows
+from ledger_runs import HARDWARE, around, run_rows, sweep_rows, table, task_rows
 from scipy import stats
 
 from analysis import claims
@@ -105,6 +105,38 @@ def test_parts_that_cannot_be_averaged() -> None:
     assert rules.together([yes, no, open_]).condition == "holds on a; not on b"
     assert rules.together([tie, tie]).verdict is Verdict.TIE
     assert rules.together([open_]).verdict is Verdict.UNDECIDED
+
+
+def test_the_effect_shown_is_the_one_that_the_verdict_hangs_on() -> None:
+    def part(name: str, middle: float, found: Verdict, p: float = math.nan, seeds: int = 5) -> Part:
+        return Part(name, student([around(middle, seeds)]), found, p)
+
+    yes, no = part("a", 0.2, Verdict.SUPPORTED, 0.01), part("b", -0.2, Verdict.REFUTED, 0.02)
+    open_, nothing = part("c", 0.05, Verdict.UNDECIDED), part("d", 0.0, Verdict.UNDECIDED, seeds=0)
+    for parts in ([yes, no], [no, yes], [nothing, yes, no]):
+        assert (rules.together(parts).effect, rules.together(parts).p) == (no.effect, 0.02)
+    assert rules.together([nothing, yes, open_]).effect == open_.effect
+    assert rules.together([nothing, yes]).effect == yes.effect
+    assert rules.together([nothing, yes]).condition == "supported elsewhere, undecided at d"
+    assert rules.together([nothing, open_]).effect == open_.effect
+    assert rules.together([nothing]).verdict is Verdict.UNDECIDED
+
+
+def test_places_that_are_ruled_on_each_by_itself() -> None:
+    yes, no = Sample("a", around(0.2), ("1",)), Sample("b", around(-0.2), ("2", "1"))
+    rulings = {"early": rules.pooled([], FIVE), "late": rules.pooled([yes], FIVE)}
+    found = rules.by_place(rulings)
+    assert (found.verdict, found.condition) == (Verdict.UNDECIDED, "supported elsewhere, undecided at early")
+    assert [(one.where, one.effect.n, one.runs) for one in found.parts] == [("early", 0, ()), ("late", 5, ("1",))]
+    split = rules.pooled([yes, no], Rule(above=0.05, below=-0.05, margin=0.0))
+    assert split.verdict is Verdict.CONDITIONAL
+    found = rules.by_place(rulings | {"end": split})
+    assert found.verdict is Verdict.CONDITIONAL
+    assert found.condition == "end: holds on a; not on b; supported elsewhere, undecided at early"
+    assert rules.by_place({"start": rulings["late"], "end": split}).condition.endswith("; supported elsewhere")
+    assert rules.by_place({"end": split}).condition == "end: holds on a; not on b"
+    assert (found.effect, found.p) == (split.effect, split.p)
+    assert found.parts[-1].runs == ("1", "2")
 
 
 def test_holm_takes_verdicts_back() -> None:
@@ -347,36 +379,97 @@ def test_time_and_memory_at_the_longest() -> None:
     assert verdict(table(sweep_rows(times((1e-3, 0.5), (1.01e-3, 0.5)))), "4.1") == "tie"
 
 
-def learning(lstm: float, transformer: float, slow: float = 1.0) -> pd.DataFrame:
-    """Validation curves that rise to these scores in four evaluations; the Transformer's steps take `slow` seconds."""
-    parts = []
+def learning(
+    lstm: float,
+    transformer: float,
+    slow: float = 1.0,
+    *,
+    task: str = "recall",
+    seeds: int = 5,
+    in_range: float = 0.95,
+    late: tuple[int, ...] = (),
+    elsewhere: str = HARDWARE,
+) -> list[dict[str, Any]]:
+    """Validation curves that rise to these scores in four evaluations, whatever the models reach in range.
+
+    The Transformer's steps take `slow` seconds and it runs on `elsewhere`; of the seeds `late` it has no first
+    evaluation.
+    """
+    rows: list[dict[str, Any]] = []
     for model, top, second in (("lstm", lstm, 1.0), ("transformer", transformer, slow)):
-        for seed in range(5):
-            points: list[tuple[str, int | None, float]] = [(s.metric(s.TEST, s.TOKEN_ACCURACY), None, top)]
-            for step in (1, 2, 3, 4):
-                score = top * step / 4 + 0.001 * seed
+        for seed in range(seeds):
+            points: list[tuple[str, int | None, float]] = [(s.metric(s.TEST, s.TOKEN_ACCURACY), None, in_range)]
+            for step in (2, 3, 4) if model == "transformer" and seed in late else (1, 2, 3, 4):
                 points += [
-                    (s.metric(s.VALIDATION, s.TOKEN_ACCURACY), step, score),
+                    (s.metric(s.VALIDATION, s.TOKEN_ACCURACY), step, top * step / 4 + 0.001 * seed),
                     (s.TRAIN_SECONDS, step, step * second),
+                    (s.TRAIN_FLOPS, step, step * 1e9),
                 ]
-            parts.append(run_rows(s.LEARN, "recall", model, seed, points))
-    return table(*parts)
+            hardware = elsewhere if model == "transformer" else HARDWARE
+            rows += run_rows(s.LEARN, task, model, seed, points, hardware=hardware)
+    return rows
+
+
+QUARTERS = [f"{share}% of the {clock}" for clock in ("seconds", "FLOPs") for share in (25, 50, 75, 100)]
 
 
 def test_equal_cost() -> None:
-    found = entry(learning(0.4, 0.8), "4.3")
+    found = entry(table(learning(0.4, 0.8)), "4.3")
     assert found.verdict is Verdict.SUPPORTED
-    assert [part[0] for part in found.parts] == [
-        f"{share} % of the seconds".replace(" %", "%", 1) for share in (25, 50, 75, 100)
-    ]
-    assert (
-        "at equal seconds +10.0 points [+10.0, +10.0] at 25% and +40.0 points [+40.0, +40.0] at 100% of the budget"
-        in found.clause
+    assert [part[0] for part in found.parts] == QUARTERS
+    assert found.clause == (
+        "the Transformer's lead is at equal seconds +10.0 points [+10.0, +10.0] at 25% (1 task) and"
+        " +40.0 points [+40.0, +40.0] at 100% (1 task) of the budget, at equal FLOPs +10.0 points [+10.0, +10.0]"
+        " at 25% (1 task) and +40.0 points [+40.0, +40.0] at 100% (1 task) of the budget"
     )
-    assert verdict(learning(0.8, 0.4), "4.3") == "refuted"
+    assert verdict(table(learning(0.8, 0.4)), "4.3") == "refuted"
     # Twice as slow, the Transformer is at half of its curve when the LSTM is at its end.
-    slow = entry(learning(0.4, 0.8, slow=2.0), "4.3")
-    assert slow.parts[-1][1].startswith("0.0 points") or slow.parts[-1][1].startswith("+0.0 points")
+    slow = entry(table(learning(0.4, 0.8, slow=2.0)), "4.3")
+    assert slow.parts[3][1].startswith("+0.0 points")
+    assert slow.verdict is Verdict.CONDITIONAL
+
+
+def test_equal_cost_of_models_that_are_not_trained() -> None:
+    found = entry(table(learning(0.4, 0.8, in_range=0.89)), "4.3")
+    assert found.verdict is Verdict.NOT_MEASURED
+    assert found.left_out_briefly == "1 left out: neither is trained"
+    rows = learning(0.4, 0.8)
+    for row in rows:
+        if row["metric"] == s.metric(s.TEST, s.TOKEN_ACCURACY) and row["model"] == "lstm":
+            row["value"] = 0.6
+    found = entry(table(rows, learning(0.4, 0.8, task="copy")), "4.3")
+    assert found.verdict is Verdict.SUPPORTED
+    assert len(found.runs) == 10
+    assert found.why == "LSTM is not trained on recall: 60.0 % in range"
+
+
+def test_a_quartile_counts_a_task_only_with_all_its_seeds() -> None:
+    found = entry(table(learning(0.4, 0.8), learning(0.4, 0.8, task="copy", late=(4,))), "4.3")
+    assert found.verdict is Verdict.SUPPORTED
+    assert "at equal FLOPs +10.0 points [+10.0, +10.0] at 25% (1 task) and" in found.clause
+    assert "at 100% (2 tasks) of the budget" in found.clause
+    # On no task: then that quartile is open, and with it the claim.
+    found = entry(table(learning(0.4, 0.8, seeds=6, late=(4,))), "4.3")
+    assert found.verdict is Verdict.UNDECIDED
+    assert found.why == "supported elsewhere, undecided at 25% of the seconds, 25% of the FLOPs"
+    assert "at equal seconds +20.0 points [+20.0, +20.0] at 50% (1 task) and" in found.clause
+    assert found.effect.estimate == pytest.approx(0.2)
+    few = entry(table(learning(0.4, 0.8, seeds=4)), "4.3")
+    assert few.clause == "no task has five seeds at equal cost"
+    assert few.why == "4 seeds or repeats; five are the least for a verdict"
+
+
+def test_seconds_of_several_machines_are_not_equal() -> None:
+    found = entry(table(learning(0.4, 0.8, elsewhere="another processor")), "4.3")
+    assert found.verdict is Verdict.UNDECIDED
+    assert "seconds" not in found.clause
+    assert "+10.0 points [+10.0, +10.0] at 25% (1 task)" in found.clause
+    assert found.condition == f"supported elsewhere, undecided at {', '.join(QUARTERS[:4])}"
+    assert [str(one) for one in found.left_out] == [
+        f"recall at equal seconds: runs on {HARDWARE} and another processor",
+        "at equal seconds no task counts",
+    ]
+    assert found.left_out_briefly == "2 left out: seconds of several machines, nothing at equal seconds"
 
 
 def data_sizes(lstm: float, transformer: float, ahead: float = 0.1) -> pd.DataFrame:

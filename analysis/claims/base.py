@@ -78,12 +78,16 @@ def not_trained(model: str, task: str, percent: str, where: str) -> LeftOut:
     return LeftOut(f"{name} not trained", f"{name} is not trained on {task}: {percent} % {where}")
 
 
-def untrained_in_range(contest: Contest, label: str) -> LeftOut | None:
-    """A model of a task that fails in the range of training; None if it does not."""
-    score = contest.in_range(label)
-    if not contest.untrained(score):
-        return None
-    return not_trained(label, contest.name, contest.quantity.number(score), "in range")
+def untrained_in_range(contest: Contest, *labels: str) -> LeftOut | None:
+    """Of one or two models of a task those that fail in the range of training; None if none does."""
+    found = [
+        not_trained(label, contest.name, contest.quantity.number(score), "in range")
+        for label in labels
+        if contest.untrained(score := contest.in_range(label))
+    ]
+    if len(found) > 1:
+        return LeftOut("neither is trained", "; ".join(one.sentence for one in found))
+    return found[0] if found else None
 
 
 def not_matched(task: str, reason: str) -> LeftOut:

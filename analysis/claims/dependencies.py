@@ -128,10 +128,8 @@ def out_of_range_gaps(contest: Contest) -> Iterator[Gap]:
         if reason := contest.unmatched(label, lstm):
             yield Gap(None, not_matched(where, reason))
             continue
-        untrained = [found for one in (lstm, label) if (found := untrained_in_range(contest, one)) is not None]
-        if untrained:
-            sentence = "; ".join(one.sentence for one in untrained)
-            yield Gap(None, untrained[0] if len(untrained) == 1 else LeftOut("neither is trained", sentence))
+        if untrained := untrained_in_range(contest, lstm, label):
+            yield Gap(None, untrained)
             continue
         a, b = contest.mean_over_lengths(label), contest.mean_over_lengths(lstm)
         gap = contest.quantity.direction * (a - b).dropna().to_numpy(dtype=float)

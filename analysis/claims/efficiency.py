@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from analysis.claims.base import (
     LeftOut,
     NotDecided,
     not_matched,
+    untrained_in_range,
 )
 from analysis.claims.costs import at_longest, crossing, log_ratio, runs_of
 from analysis.claims.rules import (
@@ -32,10 +32,11 @@ from analysis.claims.rules import (
     Ruling,
     Sample,
     Verdict,
+    by_place,
     pooled,
     together,
 )
-from analysis.claims.wording import LONGER, MEMORY, WORK, factor, lengths_of
+from analysis.claims.wording import LONGER, MEMORY, WORK, factor, lengths_of, tasks_count
 from analysis.evidence import Contest, Sweep, contests, ratio_at, stand_in, sweeps
 from analysis.statistics import Interval
 from experiments import schema
@@ -103,49 +104,61 @@ def decide_equal_cost(evidence: pd.DataFrame) -> Decision | NotDecided:
     """4.3: Δ of the validation score at each quartile of the budget that both models spent, in seconds and in FLOPs.
 
     A model's score at a budget is the best that it had reached by then: that of the checkpoint it would be stopped at.
+    Seconds are compared on one piece of hardware only. The claim is one on each quartile: where no task counts it is
+    undecided. Its effect is that of the quartile on which the verdict hangs, the least sure of those that are decided.
     """
-    samples: dict[tuple[str, float], list[Sample]] = {}
+    samples: dict[str, list[Sample]] = {}
     left_out: list[LeftOut] = []
     for contest in contests(evidence):
-        labels = [stand_in(contest.rows["model"], base) for base in (TRANSFORMER, LSTM)]
-        if contest.quantity.unit != "%" or labels[0] is None or labels[1] is None:
+        transformer, lstm = (stand_in(contest.rows["model"], base) for base in (TRANSFORMER, LSTM))
+        if contest.quantity.unit != "%" or transformer is None or lstm is None:
             continue
-        if reason := contest.unmatched(labels[0], labels[1]):
+        if reason := contest.unmatched(transformer, lstm):
             left_out.append(not_matched(contest.name, reason))
             continue
-        for clock in CLOCKS:
-            for quartile, gaps in equal_cost(contest, labels[0], labels[1], clock).items():
-                sample = Sample(contest.name, gaps, contest.runs_of(labels[0], labels[1]))
-                samples.setdefault((clock, quartile), []).append(sample)
+        if untrained := untrained_in_range(contest, transformer, lstm):
+            left_out.append(untrained)
+            continue
+        machines = contest.hardware(transformer, lstm)
+        for clock, name in CLOCKS.items():
+            if clock == schema.TRAIN_SECONDS and len(machines) > 1:
+                sentence = f"{contest.name} at equal {name}: runs on {' and '.join(machines)}"
+                left_out.append(LeftOut(f"{name} of several machines", sentence))
+                continue
+            for quartile, gaps in equal_cost(contest, transformer, lstm, clock).items():
+                sample = Sample(contest.name, gaps, contest.runs_of(transformer, lstm))
+                samples.setdefault(_place(quartile, name), []).append(sample)
     if not samples:
         return NotDecided(tuple(left_out))
-    rulings = {place: pooled(same, EQUAL_COST) for place, same in samples.items()}
-    parts = [
-        Part(
-            f"{quartile:.0%} of the {CLOCKS[clock]}",
-            ruling.effect,
-            ruling.verdict,
-            ruling.p,
-            tuple(dict.fromkeys(run for part in ruling.parts for run in part.runs)),
-        )
-        for (clock, quartile), ruling in rulings.items()
-    ]
-    conditional = next((r for r in rulings.values() if r.verdict is Verdict.CONDITIONAL), None)
-    ruling = replace(conditional, parts=tuple(parts)) if conditional is not None else together(parts)
+    places = [_place(quartile, name) for name in CLOCKS.values() for quartile in QUARTILES]
+    rulings = {place: pooled(samples.get(place, []), EQUAL_COST) for place in places}
     said = []
-    for clock, name in CLOCKS.items():
-        ends = [
-            f"{POINTS.said(rulings[clock, at].effect.interval)} at {at:.0%}"
-            for at in (QUARTILES[0], QUARTILES[-1])
-            if (clock, at) in rulings
-        ]
-        if ends:
+    for name in CLOCKS.values():
+        if not any(_place(quartile, name) in samples for quartile in QUARTILES):
+            left_out.append(LeftOut(f"nothing at equal {name}", f"at equal {name} no task counts"))
+        numbers = [words for quartile in QUARTILES if (words := _lead_at(quartile, rulings[_place(quartile, name)]))]
+        if numbers:
+            ends = dict.fromkeys((numbers[0], numbers[-1]))
             said.append(f"at equal {name} {' and '.join(ends)} of the budget")
-    return Decision(ruling, f"the Transformer's lead is {', '.join(said)}", tuple(left_out))
+    clause = f"the Transformer's lead is {', '.join(said)}" if said else "no task has five seeds at equal cost"
+    return Decision(by_place(rulings), clause, tuple(left_out))
+
+
+def _place(quartile: float, clock: str) -> str:
+    return f"{quartile:.0%} of the {clock}"
+
+
+def _lead_at(quartile: float, ruling: Ruling) -> str:
+    """``"+7.5 points [+6.2, +8.8] at 100% (6 tasks)"``; "" where no task has five seeds."""
+    counting = sum(part.enough for part in ruling.parts)
+    return f"{POINTS.said(ruling.effect.interval)} at {quartile:.0%} ({tasks_count(counting)})" if counting else ""
 
 
 def equal_cost(contest: Contest, first: str, second: str, clock: str) -> dict[float, np.ndarray]:
-    """First minus second, by seed, at each quartile of the smaller of their budgets; absent where one has no score."""
+    """First minus second, by seed, at each quartile of the smaller of their budgets; absent where a seed has no score.
+
+    The seeds are those that both have, the same at every quartile.
+    """
     score = schema.metric(schema.VALIDATION, contest.headline)
     curves: dict[tuple[str, int], pd.DataFrame] = {}
     for label in (first, second):
@@ -168,9 +181,8 @@ def equal_cost(contest: Contest, first: str, second: str, clock: str) -> dict[fl
                 for curve in pair
                 if curve is not None
             ]
-            if not any(math.isnan(value) for value in reached):
-                found.setdefault(quartile, []).append(float(reached[0] - reached[1]))
-    return {quartile: np.array(gaps) for quartile, gaps in found.items()}
+            found.setdefault(quartile, []).append(float(reached[0] - reached[1]))
+    return {quartile: np.array(gaps) for quartile, gaps in found.items() if not np.isnan(gaps).any()}
 
 
 # --- what was measured -----------------------------------------------------------------------------------------------

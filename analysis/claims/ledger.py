@@ -157,7 +157,6 @@ def _entry(claim: Claim, decision: Decision | NotDecided, ruling: Ruling | None)
         return Entry(claim, Verdict.NOT_MEASURED, "", NO_EFFECT, math.nan, "", (), (), decision.left_out)
     effect = decision.effect or ruling.effect.interval
     parts = tuple((part.where, claim.scale.said(part.effect.interval), part.verdict) for part in ruling.parts)
-    runs = tuple(dict.fromkeys(run for part in ruling.parts for run in part.runs))
     condition = ruling.condition or _few(ruling)
     return Entry(
         claim,
@@ -167,7 +166,7 @@ def _entry(claim: Claim, decision: Decision | NotDecided, ruling: Ruling | None)
         ruling.p,
         condition,
         parts,
-        runs,
+        ruling.runs,
         decision.left_out,
     )
 
