@@ -233,13 +233,17 @@ class Contest:
             return None
         return float(scores.columns.min()), float(scores[scores.columns.min()].mean())
 
-    def mean_over_lengths(self, label: str) -> pd.Series:
-        """Mean over the lengths out of range, by seed, each length the same; without them the score of the split."""
-        name = schema.metric(schema.LONGER, self.headline)
+    def over_lengths(self, first: str, second: str) -> tuple[pd.Series, pd.Series]:
+        """Two models' means over the lengths out of range that both have, by seed, each length the same.
+
+        Where one has no lengths, the scores of the whole split.
+        """
         axis = self.measures.get(schema.LENGTH, schema.LENGTH)
-        curve = self.measured.get((label, schema.metric(schema.LONGER, self.headline, axis)))
-        chosen = self.measured.get((label, name), self.rows[:0]) if curve is None else curve
-        return chosen.groupby("seed")["value"].mean()
+        names = [schema.metric(schema.LONGER, self.headline, by) for by in (axis, None)]
+        name = next((name for name in names if {(first, name), (second, name)} <= self.measured.keys()), "")
+        found = [self.measured.get((label, name), self.rows[:0]) for label in (first, second)]
+        a, b = in_common(*(_by_seed(rows.assign(at=rows["at"].fillna(0.0))) for rows in found))
+        return a.mean(axis="columns"), b.mean(axis="columns")
 
     def hardest(self, *bases: str, split: str, axis: str | None = None) -> tuple[float, list[np.ndarray]] | None:
         """Scores of several families at the largest value on the axis that all have, paired by seed.
