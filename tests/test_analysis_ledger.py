@@ -421,19 +421,55 @@ def test_the_price_of_attention_is_reported() -> None:
 
 
 # --- 4: efficiency ---------------------------------------------------------------------------------------------------
+def fixed(lstm: tuple[float, float], transformer: tuple[float, float], **more: Any) -> list[dict[str, Any]]:
+    """A sweep with the same number of sequences in every batch."""
+    return sweep_rows(times(lstm, transformer), tokens=None, **more)
+
+
 def test_time_and_memory_at_the_longest() -> None:
     laws = times((1e-3, 0.5), (1e-3, 0.3))
     for model, law in (("lstm", (1e6, 1.0)), ("transformer", (1e6, 1.2))):
         laws[model][s.PEAK_MEMORY] = law
-    runs = table(sweep_rows(laws))
+    runs = table(sweep_rows(laws, tokens=None))
     time, memory = entry(runs, "4.1"), entry(runs, "4.2")
     assert (time.verdict, memory.verdict) == (Verdict.SUPPORTED, Verdict.REFUTED)
     assert time.effect.estimate == pytest.approx(512**-0.2, rel=0.02)
     assert memory.effect.estimate == pytest.approx(512**0.2, rel=0.02)
-    crossing = entry(table(sweep_rows(times((1e-4, 0.9), (2e-3, 0.25)))), "4.1")
+    crossing = entry(table(fixed((1e-4, 0.9), (2e-3, 0.25))), "4.1")
     assert crossing.verdict is Verdict.CONDITIONAL
     assert "a training step: crossover at length 1" in crossing.condition
-    assert verdict(table(sweep_rows(times((1e-3, 0.5), (1.01e-3, 0.5)))), "4.1") == "tie"
+    assert verdict(table(fixed((1e-3, 0.5), (1.01e-3, 0.5))), "4.1") == "tie"
+
+
+def test_only_sweeps_with_a_fixed_batch_decide_time_and_memory() -> None:
+    laws = times((1e-3, 0.5), (1e-3, 0.3))
+    for model in laws:
+        laws[model][s.PEAK_MEMORY] = (1e6, 1.0)
+    tokens = sweep_rows(laws, grid="tokens")
+    runs = table(tokens, fixed((1e-3, 0.3), (1e-3, 0.5)))
+    assert entry(runs, "4.1").verdict is Verdict.REFUTED
+    assert len(entry(runs, "4.1").parts) == 2
+    assert entry(runs, "4.2").verdict is Verdict.NOT_MEASURED
+    found = claims.folklore(runs, claims.ledger(runs))[3].findings
+    assert [len(found[claim]) for claim in ("4.1", "4.2")] == [4, 1]  # what was measured is said all the same
+
+
+def test_a_crossover_at_the_end_of_the_range_is_none() -> None:
+    """At length 32 the ratio Transformer / LSTM is 0.995, within the noise, and at 1,024 it is 3.4."""
+    lengths = (32, 64, 128, 256, 512, 1024)
+    growth = math.log(3.4 / 0.995, 32)
+    near = fixed((1e-3, 0.5), (0.995e-3 / 32**growth, 0.5 + growth), lengths=lengths)
+    found = entry(table(near), "4.1")
+    assert (found.verdict, found.condition) == (Verdict.REFUTED, "")
+    clear = fixed((1e-3, 0.5), (0.8e-3 / 32**growth, 0.5 + growth), lengths=lengths)
+    assert "on the length: a training step: crossover at length" in entry(table(clear), "4.1").condition
+    # One seed has no interval, by which one would know.
+    alone = fixed((1e-3, 0.5), (0.8e-3 / 32**growth, 0.5 + growth), lengths=lengths, seeds=1)
+    for row in list(alone):
+        if row["metric"] in (s.TRAIN_STEP_SECONDS, s.ENCODE_SECONDS):
+            alone.append(row | {"metric": s.spread(row["metric"], s.INTERVAL), "value": 0.01})
+    assert verdict(table(alone), "4.1") == "refuted"
+    assert verdict(table(fixed((1e-3, 0.3), (1e-3, 0.5), lengths=(32,))), "4.1") == "refuted"
 
 
 def learning(

@@ -22,7 +22,7 @@ from analysis.claims.base import (
     not_matched,
     untrained_in_range,
 )
-from analysis.claims.costs import at_longest, crossing, log_ratio, runs_of
+from analysis.claims.costs import at_longest, crossing, crossing_words, log_ratio, runs_of
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
     COST_MARGIN,
@@ -60,7 +60,10 @@ QUARTILES = (0.25, 0.5, 0.75, 1.0)
 
 # --- time and memory at the longest length ---------------------------------------------------------------------------
 def decide_time(evidence: pd.DataFrame) -> Decision | NotDecided:
-    """4.1: ratio Transformer / LSTM at the longest common length; conditional where the curves cross before it."""
+    """4.1: ratio Transformer / LSTM at the longest common length of the sweeps in which all batches are of one size.
+
+    Conditional where the curves cross before it: the whole interval of the crossover must lie inside the range.
+    """
     return _decide_at_longest(evidence, TIMES, "time")
 
 
@@ -73,18 +76,21 @@ def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: st
     parts, turns = [], []
     said: list[tuple[Sweep, float, str]] = []
     for sweep in sweeps(evidence):
+        if not sweep.fixed_batch:
+            continue
         for metric, work in metrics.items():
             pair = sweep.pair(TRANSFORMER, LSTM, metric)
             if pair is None:
                 continue
-            longest = max(map(float, pair[0].columns))
+            lengths = lengths_of(pair[0])
+            shortest, longest = lengths[0], lengths[-1]
             effect = log_ratio(sweep, LSTM, TRANSFORMER, metric, longest)
             verdict, p = RATIO.side(effect) if effect.n >= LEAST_REPEATS else (Verdict.UNDECIDED, math.nan)
             parts.append(Part(f"{work}, {sweep.where}", effect, verdict, p, runs_of(sweep, TRANSFORMER, LSTM)))
             said.append((sweep, longest, f"{TRANSFORMER_TO_LSTM.said(effect.interval)} for {work}"))
             turn = crossing(sweep, TRANSFORMER, LSTM, metric)
-            if turn:
-                turns.append((parts[-1], f"{work}: {turn}"))
+            if turn is not None and shortest < turn.low and turn.high < longest:  # an unknown end is NaN
+                turns.append((parts[-1], f"{work}: {crossing_words(turn)}"))
     if not parts:
         return NotDecided()
     ruling = together(parts)
@@ -225,7 +231,7 @@ CLAIMS: Sequence[Claim] = (
         "4.1",
         "LSTMs are less efficient for very long sequences, Transformers more: time",
         "time at the longest length",
-        "Transformer / LSTM < 0.9 at the longest common length",
+        "Transformer / LSTM < 0.9 at the longest common length, fixed batch",
         "> 1.1; conditional where a crossover lies inside the range",
         "the Transformer is faster on long sequences",
         "the LSTM is faster on long sequences",
@@ -237,7 +243,7 @@ CLAIMS: Sequence[Claim] = (
         "4.2",
         "… memory",
         "memory at the longest length",
-        "Transformer / LSTM < 0.9 at the longest common length",
+        "Transformer / LSTM < 0.9 at the longest common length, fixed batch",
         "> 1.1; conditional where a crossover lies inside the range",
         "the Transformer needs less memory for long sequences",
         "the LSTM needs less memory for long sequences",
