@@ -161,6 +161,7 @@ class Contest:
     """Scores of the learning runs of one grid and task."""
 
     name: str  # of the task, and of the grid, if there are several
+    grid: str
     task: str
     headline: str
     rows: pd.DataFrame
@@ -288,4 +289,4 @@ def contests(evidence: pd.DataFrame) -> Iterator[Contest]:
     chosen = evidence[evidence["kind"] == schema.LEARN]
     called = names(chosen)
     for (grid, task), rows in groups(chosen, "grid", "task"):
-        yield Contest(called[grid, task], task, rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])
+        yield Contest(called[grid, task], grid, task, rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])
