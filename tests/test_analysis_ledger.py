@@ -399,6 +399,17 @@ def test_attention_closes_the_gap_or_does_not() -> None:
     assert "not trained" in untrained.why
 
 
+def test_each_task_shows_the_share_of_its_own_gap() -> None:
+    """Which is not what is tested, the part that is closed minus half of the gap."""
+    scores = {"lstm": around(0.5), "lstm_attention": around(0.9, shift=1), "transformer": around(0.98, shift=3)}
+    whole = scores | {"lstm_attention": scores["transformer"]}
+    found = entry(table(task_rows("recall", scores), task_rows("copy", whole)), "3.1")
+    (copy, all_of_it, _), (recall, part, _) = found.parts
+    assert (copy, all_of_it) == ("copy", "100 % [100, 100]")
+    assert recall == "recall"
+    assert part.startswith("83 % [")  # 0.40 of 0.48; half of it less is 0.16
+
+
 def test_the_interval_of_the_share_says_what_its_verdict_says() -> None:
     rng = np.random.default_rng(5)
     seen = set()

@@ -64,7 +64,7 @@ def decide_gap_closed(evidence: pd.DataFrame) -> Decision | NotDecided:
         else:
             lstm, attention, transformer = found
             half = (attention - lstm) - HALF * (transformer - lstm)
-            samples.append(Sample(contest.name, half, contest.runs_of(*labels)))
+            samples.append(Sample(contest.name, half, contest.runs_of(*labels), statistics.gap_closed(*found)))
             scores.append(found)
     if not samples:
         return NotDecided(tuple(left_out))

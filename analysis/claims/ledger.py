@@ -156,7 +156,9 @@ def _entry(claim: Claim, decision: Decision | NotDecided, ruling: Ruling | None)
     if not isinstance(decision, Decision) or ruling is None:
         return Entry(claim, Verdict.NOT_MEASURED, "", NO_EFFECT, math.nan, "", (), (), decision.left_out)
     effect = decision.effect or ruling.effect.interval
-    parts = tuple((part.where, claim.scale.said(part.effect.interval), part.verdict) for part in ruling.parts)
+    parts = tuple(
+        (part.where, claim.scale.said(part.shown or part.effect.interval), part.verdict) for part in ruling.parts
+    )
     condition = ruling.condition or _few(ruling)
     return Entry(
         claim,

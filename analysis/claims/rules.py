@@ -63,13 +63,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Part:
-    """What one task, or one piece of hardware, says to a claim."""
+    """What one task, or one piece of hardware, says to a claim; `shown` where its number is not the effect ruled on."""
 
     where: str
     effect: Student
     verdict: Verdict
     p: float
     runs: tuple[str, ...] = ()
+    shown: Interval | None = None
 
     @property
     def enough(self) -> bool:
@@ -95,18 +96,22 @@ class Ruling:
 
 @dataclass(frozen=True)
 class Sample:
-    """Differences of one task (or logarithms of ratios on one piece of hardware), one per seed, and their runs."""
+    """Differences of one task (or logarithms of ratios on one piece of hardware), one per seed, and their runs.
+
+    `shown` is the task's number where it is not the mean of the differences (a share of a gap).
+    """
 
     where: str
     differences: ArrayLike
     runs: tuple[str, ...] = ()
+    shown: Interval | None = None
 
 
 def part(sample: Sample, rule: Rule, least: int = LEAST_SEEDS) -> Part:
     """The verdict on one sample; undecided with fewer than `least` values."""
     effect = student([sample.differences])
     verdict, p = rule.side(effect) if effect.n >= least else (Verdict.UNDECIDED, math.nan)
-    return Part(sample.where, effect, verdict, p, sample.runs)
+    return Part(sample.where, effect, verdict, p, sample.runs, sample.shown)
 
 
 def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False, each: bool = False) -> Ruling:
