@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import scaling, statistics, units
-from analysis.runs import LABELS, each, family, final, groups, names, results
+from analysis.runs import LABELS, each, family, final, groups, names, results, superseded
 from analysis.statistics import Interval
 from analysis.tables import MATCHED_WITHIN
 from experiments import schema
@@ -30,9 +30,13 @@ TRAINED = 0.90  # of the ceiling in range; below, a model is not trained on the 
 
 
 def gated_out(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row (grid, kind, task, model, gates) a model left out because a finished run of it failed a gate."""
+    """One row (grid, kind, task, model, gates) a model left out because a finished run of it failed a gate.
+
+    A run that newer ones stand in for (`superseded`) takes no model out.
+    """
     every = each(final(runs))
-    failed = every[(every["status"] == schema.FINISHED) & ~every["gates"].isin(["", schema.GATE_PASSED])]
+    counting = (every["status"] == schema.FINISHED) & ~every["run_id"].isin(superseded(runs)["run_id"])
+    failed = every[counting & ~every["gates"].isin(["", schema.GATE_PASSED])]
     return failed[[*LABELS, "gates"]].drop_duplicates([*LABELS]).reset_index(drop=True)
 
 
