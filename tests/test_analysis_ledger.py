@@ -619,6 +619,27 @@ def test_components() -> None:
     assert verdict(untrained, ids[1]) == "not measured"
 
 
+# --- several models of a family ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("claim", ["2.1", "2.2", "2.3", "3.1", "4.3"])
+def test_a_task_with_several_models_of_a_family_is_left_out_by_name(claim: str) -> None:
+    rows = recall("recall", 0.4, 0.9) + beyond("parity", s.REGULAR, 0.99, 0.55) + learning(0.4, 0.8, task="copy")
+    rows += task_rows("recall", {"lstm_attention": around(0.9)})
+    task = {"2.3": "parity", "4.3": "copy"}.get(claim, "recall")
+    rows = [row for row in rows if row["task"] == task]
+    deep = [row | {"model": "lstm(layers=2)"} for row in rows if row["model"] == "lstm"]
+    wide = [row | {"model": "lstm(layers=3)", "run_id": f"{row['run_id']}+"} for row in deep]
+    others = [row for row in rows if row["model"] != "lstm"]
+    found = entry(table(deep, wide, others), claim)
+    assert found.verdict is Verdict.NOT_MEASURED
+    assert [str(one) for one in found.left_out] == [
+        f"{task}: several models of the family: LSTM (layers=2), LSTM (layers=3)"
+    ]
+    assert found.left_out_briefly == "1 left out: several models of the family"
+    assert not entry(table(others), claim).left_out  # no LSTM: nothing was left out
+    assert not entry(table(deep, wide), claim).left_out  # nor without a Transformer
+    assert not entry(table(rows, wide), claim).left_out  # the plain one stands for the family
+
+
 # --- the ledger as a whole -------------------------------------------------------------------------------------------
 def test_every_claim_has_a_line_and_its_criterion() -> None:
     entries = claims.ledger(table(recall("recall", 0.4, 0.9)))

@@ -24,6 +24,7 @@ from analysis.claims.base import (
     NotDecided,
     not_matched,
     not_trained,
+    several_models,
     untrained_in_range,
 )
 from analysis.claims.rules import (
@@ -63,6 +64,8 @@ def in_range_gap(contest: Contest, kind: str, first: str, second: str) -> Gap | 
     axis = contest.measures.get(kind)
     if axis is None:
         return None
+    if several := several_models(contest, first, second):
+        return Gap(None, several)
     found = contest.hardest(first, second, split=schema.TEST, axis=axis)
     labels = [stand_in(contest.rows["model"], base) for base in (first, second)]
     if found is None or labels[0] is None or labels[1] is None:
@@ -117,9 +120,12 @@ def out_of_range_gaps(contest: Contest) -> Iterator[tuple[str, Gap]]:
     name = schema.metric(schema.LONGER, contest.headline)
     lstm = stand_in(contest.rows["model"], LSTM)
     present = contest.rows.loc[contest.rows["metric"].str.startswith(name), "model"]
-    if lstm is None or lstm not in set(present):
-        return
+    several = several_models(contest, LSTM)
     for label in sorted(label for label in present.unique() if family(label) == TRANSFORMER):
+        if several:
+            yield label, Gap(None, several)
+        if lstm is None or lstm not in set(present):
+            continue
         if reason := contest.unmatched(label, lstm):
             yield label, Gap(None, not_matched(contest.name, reason))
             continue

@@ -20,6 +20,7 @@ from analysis.claims.base import (
     LeftOut,
     NotDecided,
     not_matched,
+    several_models,
     untrained_in_range,
 )
 from analysis.claims.costs import at_longest, crossing, crossing_words, log_ratio, runs_of
@@ -116,6 +117,8 @@ def decide_equal_cost(evidence: pd.DataFrame) -> Decision | NotDecided:
     samples: dict[str, list[Sample]] = {}
     left_out: list[LeftOut] = []
     for contest in contests(evidence):
+        if contest.quantity.unit == "%" and (several := several_models(contest, TRANSFORMER, LSTM)):
+            left_out.append(several)
         transformer, lstm = (stand_in(contest.rows["model"], base) for base in (TRANSFORMER, LSTM))
         if contest.quantity.unit != "%" or transformer is None or lstm is None:
             continue
