@@ -16,23 +16,27 @@ import numpy as np
 import pandas as pd
 
 from analysis import scaling, statistics, units
-from analysis.runs import LABELS, each, family, final, groups, names, results
+from analysis.runs import LABELS, each, family, final, groups, names, results, superseded
 from analysis.statistics import Interval
 from analysis.tables import MATCHED_WITHIN
 from experiments import schema
 
 # What is kept of the table: the other columns are text, which is slow to select from.
 _OF_SWEEPS = ("run_id", "model", "seed", "metric", "axis", "at", "value")
-_OF_CONTESTS = (*_OF_SWEEPS, "headline", "chance", "memoryless_loss", "measures", "language_class")
+_OF_CONTESTS = (*_OF_SWEEPS, "hardware", "headline", "chance", "memoryless_loss", "measures", "language_class")
 LEAST_LENGTHS = 3  # for an exponent
 SAME_TOKENS = 1.1  # most tokens per batch / fewest, for "a fixed number of tokens": lengths do not divide all budgets
 TRAINED = 0.90  # of the ceiling in range; below, a model is not trained on the task and decides nothing there
 
 
 def gated_out(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row (grid, kind, task, model, gates) a model left out because a finished run of it failed a gate."""
+    """One row (grid, kind, task, model, gates) a model left out because a finished run of it failed a gate.
+
+    A run that newer ones stand in for (`superseded`) takes no model out.
+    """
     every = each(final(runs))
-    failed = every[(every["status"] == schema.FINISHED) & ~every["gates"].isin(["", schema.GATE_PASSED])]
+    counting = (every["status"] == schema.FINISHED) & ~every["run_id"].isin(superseded(runs)["run_id"])
+    failed = every[counting & ~every["gates"].isin(["", schema.GATE_PASSED])]
     return failed[[*LABELS, "gates"]].drop_duplicates([*LABELS]).reset_index(drop=True)
 
 
@@ -161,6 +165,7 @@ class Contest:
     """Scores of the learning runs of one grid and task."""
 
     name: str  # of the task, and of the grid, if there are several
+    grid: str
     task: str
     headline: str
     rows: pd.DataFrame
@@ -213,6 +218,10 @@ class Contest:
         """Runs of these models, by label."""
         return tuple(self.rows.loc[self.rows["model"].isin(labels), "run_id"].unique())
 
+    def hardware(self, *labels: str) -> list[str]:
+        """What these models, by label, ran on."""
+        return sorted(self.rows.loc[self.rows["model"].isin(labels), "hardware"].unique())
+
     def unmatched(self, *labels: str) -> str:
         """Why these models may not be compared: which of them is off the budget by more than 1 %; "" if none is."""
         return unmatched(self.rows, labels)
@@ -229,13 +238,17 @@ class Contest:
             return None
         return float(scores.columns.min()), float(scores[scores.columns.min()].mean())
 
-    def mean_over_lengths(self, label: str) -> pd.Series:
-        """Mean over the lengths out of range, by seed, each length the same; without them the score of the split."""
-        name = schema.metric(schema.LONGER, self.headline)
+    def over_lengths(self, first: str, second: str) -> tuple[pd.Series, pd.Series]:
+        """Two models' means over the lengths out of range that both have, by seed, each length the same.
+
+        Where one has no lengths, the scores of the whole split.
+        """
         axis = self.measures.get(schema.LENGTH, schema.LENGTH)
-        curve = self.measured.get((label, schema.metric(schema.LONGER, self.headline, axis)))
-        chosen = self.measured.get((label, name), self.rows[:0]) if curve is None else curve
-        return chosen.groupby("seed")["value"].mean()
+        names = [schema.metric(schema.LONGER, self.headline, by) for by in (axis, None)]
+        name = next((name for name in names if {(first, name), (second, name)} <= self.measured.keys()), "")
+        found = [self.measured.get((label, name), self.rows[:0]) for label in (first, second)]
+        a, b = in_common(*(_by_seed(rows.assign(at=rows["at"].fillna(0.0))) for rows in found))
+        return a.mean(axis="columns"), b.mean(axis="columns")
 
     def hardest(self, *bases: str, split: str, axis: str | None = None) -> tuple[float, list[np.ndarray]] | None:
         """Scores of several families at the largest value on the axis that all have, paired by seed.
@@ -280,4 +293,4 @@ def contests(evidence: pd.DataFrame) -> Iterator[Contest]:
     chosen = evidence[evidence["kind"] == schema.LEARN]
     called = names(chosen)
     for (grid, task), rows in groups(chosen, "grid", "task"):
-        yield Contest(called[grid, task], task, rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])
+        yield Contest(called[grid, task], grid, task, rows["headline"].iloc[0], rows[list(_OF_CONTESTS)])

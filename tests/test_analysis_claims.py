@@ -211,6 +211,20 @@ def test_one_failed_gate_takes_out_all_seeds_of_the_model_on_the_task(known: pd.
     assert "transformer" in set(kept.loc[kept["task"] == truth.PARITY, "model"])
 
 
+def test_only_gates_of_runs_that_count_take_a_model_out(known: pd.DataFrame) -> None:
+    """A run that failed a gate and was run again since, with its seed or with other settings, stands for nothing."""
+    again = known[known["key"] == "recall-transformer-0"]
+    for older in ({"key": "before"}, {"key": "other settings", "seed": 7, "settings": "other"}):
+        failed = again.assign(
+            run_id="older", gates="padding: no", start_time=again["start_time"] - pd.Timedelta(days=1), **older
+        )
+        both = pd.concat([known, failed.astype(known.dtypes.to_dict())])
+        assert evidence.gated_out(both).empty
+        assert len(evidence.admitted(both)) == len(evidence.admitted(known))
+        newer = both.assign(start_time=both["start_time"].where(both["run_id"] != "older", pd.Timestamp.now("UTC")))
+        assert evidence.gated_out(newer)["model"].tolist() == ["transformer"]
+
+
 def test_two_grids_are_two_pieces_of_evidence(known: pd.DataFrame) -> None:
     twice = pd.concat([known, known.assign(grid="again", run_id=known["run_id"] + "x", key=known["key"] + "x")])
     answer = answered(twice)[1]

@@ -141,12 +141,22 @@ def test_four_seeds_decide_nothing() -> None:
     assert found.effect.estimate == pytest.approx(16)
 
 
-def test_a_model_that_was_not_trained_decides_nothing_after_training() -> None:
+def test_initial_weights_alone_do_not_decide() -> None:
+    """The claim is one on both phases: where a model is not trained, or nothing was measured, it is open."""
     halves = {"lstm": (3.0, 20.0), "transformer": (48.0, 20.0)}
-    found = entry(table(gradient_rows(halves, accuracy={"lstm": 0.6})))
-    assert found.verdict is Verdict.SUPPORTED
+    runs = table(gradient_rows(halves, accuracy={"lstm": 0.6}))
+    found = entry(runs)
+    assert found.verdict is Verdict.UNDECIDED
     assert [part[0] for part in found.parts] == ["the initial weights, needle"]
-    assert found.why == "LSTM is not trained on needle: 60.0 % at distance 1 already"
+    assert found.condition == "supported elsewhere, nothing counts at the trained weights"
+    assert [str(one) for one in found.left_out] == ["LSTM is not trained on needle: 60.0 % at distance 1 already"]
+    assert found.effect.estimate == pytest.approx(16)
+    unlike = table(gradient_rows(halves))
+    alone = entry(unlike[unlike["metric"] != s.GRADIENT_NORM[s.INITIAL]])
+    assert (alone.verdict, alone.why) == (Verdict.UNDECIDED, "refuted elsewhere, nothing counts at the initial weights")
+    # Another task on which both are trained: then both phases have spoken.
+    trained = gradient_rows({"lstm": (3.0, 3.0), "transformer": (48.0, 48.0)}, task="other")
+    assert entry(pd.concat([runs, table(trained)])).verdict is Verdict.SUPPORTED
 
 
 def test_gates_sizes_and_lone_models_keep_it_open() -> None:

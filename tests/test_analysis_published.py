@@ -18,7 +18,7 @@ def g2p_task(language: str) -> str:
     return f"g2p(language={language}, min_frequency=5)"
 
 
-def words(offset: dict[str, float], seeds: int = 3) -> list[dict[str, Any]]:
+def words(offset: dict[str, float], seeds: int = 3, **more: Any) -> list[dict[str, Any]]:
     """G2P runs in all languages whose error rates are the published ones plus `offset` by model."""
     rows = []
     for language in RATES.index.drop("macro"):
@@ -26,7 +26,7 @@ def words(offset: dict[str, float], seeds: int = 3) -> list[dict[str, Any]]:
             for seed in range(seeds):
                 rate = float(RATES.loc[language, column]) / 100 + offset[model] + 0.001 * (seed - 1)
                 points = [("test/wer", None, rate)]
-                rows += run_rows(s.LEARN, g2p_task(language), model, seed, points, headline=s.WER)
+                rows += run_rows(s.LEARN, g2p_task(language), model, seed, points, headline=s.WER, **more)
     return rows
 
 
@@ -72,14 +72,40 @@ def test_words_whose_rare_symbols_are_known_are_not_held_against_the_record() ->
     assert all(outcome is Outcome.NOT_MEASURED for outcome in (c.outcome for c in checks(known).values()))
 
 
-def cogs(lstm: float, transformer: float, structural: float) -> list[dict[str, Any]]:
+def test_grids_of_words_are_held_against_the_record_apart() -> None:
+    """A language that one grid lacks is not taken from another: the mean over languages is one of models alike."""
+    near = words({"lstm_attention": 0.0, "transformer": 0.0}, grid="near")
+    far = words({"lstm_attention": 0.2, "transformer": 0.2}, grid="far")
+    found = checks(near, [row for row in far if row["task"] != g2p_task("vie")])
+    macro = {id_: check.outcome for id_, check in found.items() if id_.startswith("6.1.macro")}
+    assert macro == {
+        "6.1.macro.far.lstm_attention": Outcome.NOT_MEASURED,
+        "6.1.macro.near.lstm_attention": Outcome.AGREES,
+        "6.1.macro.far.transformer": Outcome.NOT_MEASURED,
+        "6.1.macro.near.transformer": Outcome.AGREES,
+    }
+    assert found["6.1.macro.near.transformer"].what == (
+        "G2P, mean of 15 languages (near), word error rate, Transformer"
+    )
+    language = g2p_task("fre")
+    assert found[f"6.1.{language} (near).transformer"].outcome is Outcome.AGREES
+    assert found[f"6.1.{language} (far).transformer"].outcome is Outcome.DEVIATES
+    assert found[f"6.1.{language} (far).transformer"].what == f"{language} (far), word error rate, Transformer"
+    assert found["6.1.vie.transformer"].outcome is Outcome.AGREES  # in one grid only
+
+
+def cogs(
+    lstm: float | None, transformer: float | None, structural: float, budget: int = 100_000, grid: str = "grid"
+) -> list[dict[str, Any]]:
     rows = []
     for model, score in (("lstm_attention", lstm), ("transformer", transformer)):
+        if score is None:
+            continue
         for seed, value in enumerate(around(score, 3)):
             points = [("longer/sequence_accuracy", None, value), ("test/sequence_accuracy", None, 0.99)]
             points += [(f"longer/sequence_accuracy_of_type/{name}", None, structural) for name in published.STRUCTURAL]
-            rows += run_rows(s.LEARN, "cogs", model, seed, points, headline=s.SEQUENCE_ACCURACY)
-    return rows
+            rows += run_rows(s.LEARN, "cogs", model, seed, points, headline=s.SEQUENCE_ACCURACY, grid=grid)
+    return [row | ({"value": budget} if row["metric"] == s.BUDGET else {}) for row in rows]
 
 
 def test_the_order_on_cogs() -> None:
@@ -90,6 +116,32 @@ def test_the_order_on_cogs() -> None:
     other = checks(cogs(0.7, 0.8, 0.3))
     assert other["6.2.order"].outcome is Outcome.DEVIATES
     assert other["6.2.structural.lstm_attention"].outcome is Outcome.DEVIATES
+
+
+def test_each_order_on_cogs_is_one_of_models_of_a_size() -> None:
+    small, large = cogs(0.42, 0.34, 0.01, 300_000, "small"), cogs(0.25, 0.6, 0.2, 3_000_000, "large")
+    found = checks(small, large)
+    orders = {id_: check for id_, check in found.items() if id_.startswith("6.2.order")}
+    assert {id_: check.ours.estimate for id_, check in orders.items()} == {
+        "6.2.order.cogs (large)": pytest.approx(0.35),
+        "6.2.order.cogs (small)": pytest.approx(-0.08),
+    }
+    assert [check.outcome for check in orders.values()] == [Outcome.AGREES, Outcome.DEVIATES]
+    assert all(len(check.runs) == 6 for check in orders.values())
+    assert orders["6.2.order.cogs (large)"].what.startswith("cogs (large) generalisation, lead of the Transformer")
+    assert found["6.2.structural.cogs (small).transformer"].outcome is Outcome.AGREES
+    assert found["6.2.structural.cogs (large).transformer"].outcome is Outcome.DEVIATES
+
+
+def test_an_lstm_of_one_cogs_is_not_paired_with_a_transformer_of_another() -> None:
+    found = checks(cogs(0.3, None, 0.01, 300_000, "small"), cogs(None, 0.8, 0.01, 3_000_000, "large"))
+    orders = [check for id_, check in found.items() if id_.startswith("6.2.order")]
+    assert {check.outcome for check in orders} == {Outcome.NOT_MEASURED}
+    assert all(math.isnan(check.ours.estimate) and not check.runs for check in orders)
+    both = cogs(0.3, None, 0.01, 300_000) + cogs(None, 0.8, 0.01, 3_000_000)  # in one grid
+    order = checks(both)["6.2.order"]
+    assert (order.outcome, order.runs) == (Outcome.NOT_MEASURED, ())
+    assert order.what.endswith(": the models differ in size")
 
 
 def test_the_floor_of_copy_memory() -> None:

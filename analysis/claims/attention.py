@@ -21,6 +21,7 @@ from analysis.claims.base import (
     LeftOut,
     NotDecided,
     not_matched,
+    several_models,
     untrained_in_range,
 )
 from analysis.claims.costs import at_longest, cost_samples
@@ -53,6 +54,8 @@ def decide_gap_closed(evidence: pd.DataFrame) -> Decision | NotDecided:
     samples, scores = [], []
     left_out: list[LeftOut] = []
     for contest in contests(evidence):
+        if contest.quantity.unit == "%" and (several := several_models(contest, LSTM, ATTENTION, TRANSFORMER)):
+            left_out.append(several)
         found = _paired_scores(contest)
         if found is None or float(np.mean(found[2] - found[0])) < WORTH_CLOSING:
             continue
@@ -64,7 +67,7 @@ def decide_gap_closed(evidence: pd.DataFrame) -> Decision | NotDecided:
         else:
             lstm, attention, transformer = found
             half = (attention - lstm) - HALF * (transformer - lstm)
-            samples.append(Sample(contest.name, half, contest.runs_of(*labels)))
+            samples.append(Sample(contest.name, half, contest.runs_of(*labels), statistics.gap_closed(*found)))
             scores.append(found)
     if not samples:
         return NotDecided(tuple(left_out))

@@ -10,7 +10,8 @@ import pandas as pd
 
 from analysis import units
 from analysis.claims.rules import Ruling, exponential
-from analysis.evidence import Contest
+from analysis.evidence import Contest, stand_in
+from analysis.runs import family
 from analysis.statistics import Interval
 
 LSTM, ATTENTION, TRANSFORMER = "lstm", "lstm_attention", "transformer"
@@ -78,12 +79,30 @@ def not_trained(model: str, task: str, percent: str, where: str) -> LeftOut:
     return LeftOut(f"{name} not trained", f"{name} is not trained on {task}: {percent} % {where}")
 
 
-def untrained_in_range(contest: Contest, label: str) -> LeftOut | None:
-    """A model of a task that fails in the range of training; None if it does not."""
-    score = contest.in_range(label)
-    if not contest.untrained(score):
+def untrained_in_range(contest: Contest, *labels: str) -> LeftOut | None:
+    """Of one or two models of a task those that fail in the range of training; None if none does."""
+    found = [
+        not_trained(label, contest.name, contest.quantity.number(score), "in range")
+        for label in labels
+        if contest.untrained(score := contest.in_range(label))
+    ]
+    if len(found) > 1:
+        return LeftOut("neither is trained", "; ".join(one.sentence for one in found))
+    return found[0] if found else None
+
+
+def several_models(contest: Contest, *bases: str) -> LeftOut | None:
+    """A task on which one of these families has several models, none of which stands for it.
+
+    None if all have one that does, or if one has no model at all.
+    """
+    models = contest.rows["model"]
+    members = {base: [label for label in models.unique() if family(label) == base] for base in bases}
+    several = [label for base, same in members.items() if stand_in(models, base) is None for label in same]
+    if not several or not all(members.values()):
         return None
-    return not_trained(label, contest.name, contest.quantity.number(score), "in range")
+    cause, labels = "several models of the family", ", ".join(map(units.model_name, units.in_order(several)))
+    return LeftOut(cause, f"{contest.name}: {cause}: {labels}")
 
 
 def not_matched(task: str, reason: str) -> LeftOut:

@@ -18,7 +18,7 @@ from scipy import stats
 from analysis import scaling
 from analysis.claims.rules import LEAST_REPEATS
 from analysis.evidence import LEAST_LENGTHS, Sweep, exponents, sweeps
-from analysis.statistics import CONFIDENCE, Student, student
+from analysis.statistics import CONFIDENCE, Interval, Student, student
 from experiments import schema
 
 _Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
@@ -159,13 +159,15 @@ def _quadratic(sweep: Sweep, base: str) -> set[float]:
     return set(rows.loc[rows["value"] >= QUADRATIC, "at"])
 
 
-def crossing(sweep: Sweep, first: str, second: str, metric: str) -> str:
-    """Where the order of two curves turns: ``"crossover at length 128 [96, 160]"``; "" where it does not."""
+def crossing(sweep: Sweep, first: str, second: str, metric: str) -> Interval | None:
+    """Length at which the order of two curves turns; None where it does not."""
     pair = sweep.pair(first, second, metric)
     if pair is None or pair[0].shape[1] < 2:
-        return ""
-    turn = scaling.crossover_interval(list(map(float, pair[0].columns)), *pair)
-    if turn is None:
-        return ""
+        return None
+    return scaling.crossover_interval(list(map(float, pair[0].columns)), *pair)
+
+
+def crossing_words(turn: Interval) -> str:
+    """``"crossover at length 128 [96, 160]"``."""
     middle = f"crossover at length {turn.estimate:,.0f}"
     return f"{middle} [{turn.low:,.0f}, {turn.high:,.0f}]" if turn.known else middle

@@ -24,23 +24,21 @@ from analysis.claims.base import (
     NotDecided,
     not_matched,
     not_trained,
+    several_models,
     untrained_in_range,
 )
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
     LEAST_SEEDS,
-    Part,
     Rule,
     Ruling,
     Sample,
-    Verdict,
+    by_place,
     pooled,
-    together,
 )
 from analysis.claims.wording import lead, tasks_count, the
 from analysis.evidence import Contest, contests, stand_in
 from analysis.runs import family
-from analysis.statistics import student
 from experiments import schema
 
 IN_RANGE = Rule(above=ACCURACY_MARGIN, below=ACCURACY_MARGIN, margin=ACCURACY_MARGIN)
@@ -66,6 +64,8 @@ def in_range_gap(contest: Contest, kind: str, first: str, second: str) -> Gap | 
     axis = contest.measures.get(kind)
     if axis is None:
         return None
+    if several := several_models(contest, first, second):
+        return Gap(None, several)
     found = contest.hardest(first, second, split=schema.TEST, axis=axis)
     labels = [stand_in(contest.rows["model"], base) for base in (first, second)]
     if found is None or labels[0] is None or labels[1] is None:
@@ -115,69 +115,60 @@ def decide_items(evidence: pd.DataFrame) -> Decision | NotDecided:
 
 
 # --- out of range ----------------------------------------------------------------------------------------------------
-def out_of_range_gaps(contest: Contest) -> Iterator[Gap]:
-    """Δ of the mean over lengths out of range, of every Transformer (its positions differ) against the LSTM."""
+def out_of_range_gaps(contest: Contest) -> Iterator[tuple[str, Gap]]:
+    """Every Transformer (its positions differ) with its Δ of the mean over lengths out of range against the LSTM."""
     name = schema.metric(schema.LONGER, contest.headline)
     lstm = stand_in(contest.rows["model"], LSTM)
     present = contest.rows.loc[contest.rows["metric"].str.startswith(name), "model"]
-    transformers = sorted(label for label in present.unique() if family(label) == TRANSFORMER)
-    if lstm is None or lstm not in set(present):
-        return
-    for label in transformers:
-        where = contest.name if len(transformers) == 1 else f"{contest.name} with {units.model_name(label)}"
+    several = several_models(contest, LSTM)
+    for label in sorted(label for label in present.unique() if family(label) == TRANSFORMER):
+        if several:
+            yield label, Gap(None, several)
+        if lstm is None or lstm not in set(present):
+            continue
         if reason := contest.unmatched(label, lstm):
-            yield Gap(None, not_matched(where, reason))
+            yield label, Gap(None, not_matched(contest.name, reason))
             continue
-        untrained = [found for one in (lstm, label) if (found := untrained_in_range(contest, one)) is not None]
-        if untrained:
-            sentence = "; ".join(one.sentence for one in untrained)
-            yield Gap(None, untrained[0] if len(untrained) == 1 else LeftOut("neither is trained", sentence))
+        if untrained := untrained_in_range(contest, lstm, label):
+            yield label, Gap(None, untrained)
             continue
-        a, b = contest.mean_over_lengths(label), contest.mean_over_lengths(lstm)
+        a, b = contest.over_lengths(label, lstm)
         gap = contest.quantity.direction * (a - b).dropna().to_numpy(dtype=float)
         if len(gap):
-            yield Gap(Sample(where, gap, contest.runs_of(label, lstm)))
+            yield label, Gap(Sample(contest.name, gap, contest.runs_of(label, lstm)))
 
 
 def decide_length(evidence: pd.DataFrame) -> Decision | NotDecided:
     """2.3: Δ of the mean over lengths out of range, pooled within each class of languages; conditional on the class.
 
-    It is asked of formal languages alone: elsewhere what is out of range is not always longer (SCAN's new words).
+    It is asked of formal languages alone: elsewhere what is out of range is not always longer (SCAN's new words). And
+    of all classes: one without a task that counts is undecided. Transformers with other positions are ruled on apart,
+    as they are held against the same runs of the LSTM.
     """
-    classes: dict[str, list[Sample]] = {}
+    samples: dict[tuple[str, str], list[Sample]] = {}
     left_out: list[LeftOut] = []
     for contest in contests(evidence):
         if contest.quantity.unit != "%" or not contest.language_class:
             continue
-        for gap in out_of_range_gaps(contest):
+        for label, gap in out_of_range_gaps(contest):
             if gap.sample is not None:
-                classes.setdefault(contest.language_class, []).append(gap.sample)
+                samples.setdefault((contest.language_class, label), []).append(gap.sample)
             elif gap.left_out is not None:
                 left_out.append(gap.left_out)
     left = tuple(dict.fromkeys(left_out))
-    if not classes:
+    if not samples:
         return NotDecided(left)
-    order = [name for name in _CLASS_NAMES if name in classes]
-    rulings = {name: pooled(classes[name], OUT_OF_RANGE) for name in order}
-    parts = [
-        Part(_CLASS_NAMES[name], ruling.effect, ruling.verdict, ruling.p, sum((p.runs for p in ruling.parts), ()))
-        for name, ruling in rulings.items()
-    ]
-    if any(part.verdict is Verdict.CONDITIONAL for part in parts):  # on the task within a class: then on that
-        ruling = pooled([sample for name in order for sample in classes[name]], OUT_OF_RANGE)
-    elif len(parts) == 1:
-        ruling = rulings[order[0]]
-    else:
-        ruling = together(parts)
-    clauses = [f"on {_CLASS_NAMES[name]} {_lead_words(rulings[name])}" for name in order]
-    return Decision(ruling, f"out of range {' and '.join(clauses)}", left, _pooled_effect(classes))
-
-
-def _pooled_effect(classes: dict[str, list[Sample]]) -> statistics.Interval:
-    """Over all tasks that have seeds enough, or all tasks where none has."""
-    samples = [sample.differences for same in classes.values() for sample in same]
-    enough = [values for values in samples if len(np.asarray(values)) >= LEAST_SEEDS]
-    return student(enough or samples).interval
+    several = len({label for _, label in samples}) > 1
+    rulings: dict[str, Ruling] = {}
+    for language, name in _CLASS_NAMES.items():
+        labels = units.in_order(label for of, label in samples if of == language)
+        if not labels:
+            rulings[name] = pooled([], OUT_OF_RANGE)
+        for label in labels:
+            where = f"{name} with {units.model_name(label)}" if several else name
+            rulings[where] = pooled(samples[language, label], OUT_OF_RANGE)
+    clauses = [f"on {where} {_lead_words(ruling)}" for where, ruling in rulings.items() if ruling.parts]
+    return Decision(by_place(rulings), f"out of range {' and '.join(clauses)}", left)
 
 
 # --- what was measured, task by task ---------------------------------------------------------------------------------

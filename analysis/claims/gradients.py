@@ -102,8 +102,12 @@ def fadings(evidence: pd.DataFrame, what: str = NORM) -> Iterator[Fading]:
 
 
 def decide_gradient(evidence: pd.DataFrame) -> Decision | NotDecided:
-    """2.4: ratio of the half-distances, Transformer / LSTM, at initialisation and after training."""
+    """2.4: ratio of the half-distances, Transformer / LSTM, at initialisation and after training.
+
+    The claim is one on both: with nothing that counts in one of these phases it is undecided.
+    """
     parts: list[Part] = []
+    phases: set[str] = set()
     said: list[str] = []
     bounds: list[str] = []
     left_out: list[LeftOut] = []
@@ -123,13 +127,19 @@ def decide_gradient(evidence: pd.DataFrame) -> Decision | NotDecided:
             continue
         found = _ruled(fading, both, (transformer, lstm))
         parts.append(found)
+        phases.add(fading.phase)
         said.append(_words(fading, both, found))
         if both["censored_far"].any() or both["censored_near"].any():
             bounds.append(f"{found.where}: {_bound(both)}, norms stay above half up to distance {fading.longest:,.0f}")
     if not parts:
         return NotDecided(tuple(dict.fromkeys(left_out)))
     ruling = together(parts)
-    ruling = replace(ruling, condition="; ".join(filter(None, (ruling.condition, *bounds))))
+    missing = [
+        f"{ruling.verdict} elsewhere, nothing counts at {_WEIGHTS[phase]}" for phase in PHASES if phase not in phases
+    ]
+    if missing:
+        ruling = replace(ruling, verdict=Verdict.UNDECIDED, p=math.nan)
+    ruling = replace(ruling, condition="; ".join(filter(None, (ruling.condition, *missing, *bounds))))
     clause = f"with the distance the norm of the loss's gradient falls to half: {'; '.join(said)}"
     return Decision(ruling, clause, tuple(dict.fromkeys(left_out)))
 

@@ -156,8 +156,9 @@ def _entry(claim: Claim, decision: Decision | NotDecided, ruling: Ruling | None)
     if not isinstance(decision, Decision) or ruling is None:
         return Entry(claim, Verdict.NOT_MEASURED, "", NO_EFFECT, math.nan, "", (), (), decision.left_out)
     effect = decision.effect or ruling.effect.interval
-    parts = tuple((part.where, claim.scale.said(part.effect.interval), part.verdict) for part in ruling.parts)
-    runs = tuple(dict.fromkeys(run for part in ruling.parts for run in part.runs))
+    parts = tuple(
+        (part.where, claim.scale.said(part.shown or part.effect.interval), part.verdict) for part in ruling.parts
+    )
     condition = ruling.condition or _few(ruling)
     return Entry(
         claim,
@@ -167,7 +168,7 @@ def _entry(claim: Claim, decision: Decision | NotDecided, ruling: Ruling | None)
         ruling.p,
         condition,
         parts,
-        runs,
+        ruling.runs,
         decision.left_out,
     )
 

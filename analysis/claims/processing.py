@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -18,7 +19,15 @@ from analysis.claims.base import (
     Finding,
     NotDecided,
 )
-from analysis.claims.costs import by_batching, cost_samples, crossing, exponent_difference, exponent_of, runs_of
+from analysis.claims.costs import (
+    by_batching,
+    cost_samples,
+    crossing,
+    crossing_words,
+    exponent_difference,
+    exponent_of,
+    runs_of,
+)
 from analysis.claims.rules import (
     ALPHA,
     COST_MARGIN,
@@ -26,7 +35,6 @@ from analysis.claims.rules import (
     LEAST_REPEATS,
     Part,
     Rule,
-    Ruling,
     Verdict,
     conditional,
     together,
@@ -88,11 +96,10 @@ def decide_speed(evidence: pd.DataFrame) -> Decision | NotDecided:
     if ruling.verdict is Verdict.UNDECIDED and {p.verdict for p in parts} >= {Verdict.SUPPORTED, Verdict.REFUTED}:
         ruling = conditional(parts, parts[-1].effect)  # between its two sides some lengths are always undecided
     words = by_batching([(sweep, _at_ends(same)) for sweep, same in by_sweep.values()])
-    turns = [crossing(sweep, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS) for sweep in sweeps(evidence)]
-    if ruling.verdict is Verdict.CONDITIONAL and any(turns):
-        ruling = Ruling(
-            ruling.verdict, ruling.effect, ruling.p, f"on the length: {', '.join(filter(None, turns))}", ruling.parts
-        )
+    found = [crossing(sweep, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS) for sweep in sweeps(evidence)]
+    turns = [crossing_words(turn) for turn in found if turn is not None]
+    if ruling.verdict is Verdict.CONDITIONAL and turns:
+        ruling = replace(ruling, condition=f"on the length: {', '.join(turns)}")
     return Decision(ruling, f"for a training step the LSTM takes {words}")
 
 

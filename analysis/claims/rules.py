@@ -63,13 +63,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Part:
-    """What one task, or one piece of hardware, says to a claim."""
+    """What one task, or one piece of hardware, says to a claim; `shown` where its number is not the effect ruled on."""
 
     where: str
     effect: Student
     verdict: Verdict
     p: float
     runs: tuple[str, ...] = ()
+    shown: Interval | None = None
 
     @property
     def enough(self) -> bool:
@@ -87,31 +88,40 @@ class Ruling:
     condition: str
     parts: tuple[Part, ...]
 
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Those of all parts, each once."""
+        return tuple(dict.fromkeys(run for part in self.parts for run in part.runs))
+
 
 @dataclass(frozen=True)
 class Sample:
-    """Differences of one task (or logarithms of ratios on one piece of hardware), one per seed, and their runs."""
+    """Differences of one task (or logarithms of ratios on one piece of hardware), one per seed, and their runs.
+
+    `shown` is the task's number where it is not the mean of the differences (a share of a gap).
+    """
 
     where: str
     differences: ArrayLike
     runs: tuple[str, ...] = ()
+    shown: Interval | None = None
 
 
 def part(sample: Sample, rule: Rule, least: int = LEAST_SEEDS) -> Part:
     """The verdict on one sample; undecided with fewer than `least` values."""
     effect = student([sample.differences])
     verdict, p = rule.side(effect) if effect.n >= least else (Verdict.UNDECIDED, math.nan)
-    return Part(sample.where, effect, verdict, p, sample.runs)
+    return Part(sample.where, effect, verdict, p, sample.runs, sample.shown)
 
 
 def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False, each: bool = False) -> Ruling:
-    """A claim on several tasks of the same kind: what the mean over tasks says.
+    """A claim on several tasks of the same kind: what the mean over tasks says; undecided where there is none.
 
     Tasks with fewer than five seeds are shown and do not count. Where the pooled interval decides nothing, or supports
     without a majority of the tasks, tasks that are decided on both sides make the claim conditional on the task.
 
     Args:
-        samples: at least one.
+        samples: the tasks.
         rule: its thresholds, for every task and for their mean.
         majority: whether support needs more than half of the tasks as well.
         each: whether the claim is one on each task: then these make it conditional whatever their mean says.
@@ -135,20 +145,38 @@ def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False, eac
 def together(parts: Sequence[Part]) -> Ruling:
     """A claim on parts that cannot be averaged (hardware, metrics): what they all say, else conditional or undecided.
 
-    The effect shown is that of the part that is least sure, the one on which the common verdict hangs.
+    The effect shown is that of the part on which the verdict hangs: of the decided ones the least sure, which gives the
+    p-value, too; where the claim is undecided, the first open one that was measured.
     """
     verdicts = {one.verdict for one in parts}
-    if verdicts == {Verdict.UNDECIDED}:
-        return Ruling(Verdict.UNDECIDED, parts[0].effect, math.nan, "", tuple(parts))
-    if len(verdicts) == 1 and verdicts <= DECIDED:
-        last = max(parts, key=lambda one: one.p)
-        return Ruling(last.verdict, last.effect, last.p, "", tuple(parts))
-    if Verdict.UNDECIDED not in verdicts or verdicts > {Verdict.SUPPORTED, Verdict.UNDECIDED}:
-        return conditional(parts, parts[0].effect)
     open_parts = [one for one in parts if one.verdict is Verdict.UNDECIDED]
-    decided = " or ".join(sorted(str(verdict) for verdict in verdicts - {Verdict.UNDECIDED}))
-    words = f"{decided} elsewhere, undecided at {', '.join(one.where for one in open_parts)}"
-    return Ruling(Verdict.UNDECIDED, open_parts[0].effect, math.nan, words, tuple(parts))
+    decided = [one for one in parts if one.verdict in DECIDED]
+    last = max(decided, key=lambda one: one.p, default=parts[0])
+    if decided and len(verdicts) == 1:
+        return Ruling(last.verdict, last.effect, last.p, "", tuple(parts))
+    if decided and (not open_parts or verdicts > {Verdict.SUPPORTED, Verdict.UNDECIDED}):
+        return conditional(parts, last.effect)
+    said = " or ".join(sorted(str(verdict) for verdict in verdicts - {Verdict.UNDECIDED}))
+    words = f"{said} elsewhere, undecided at {', '.join(one.where for one in open_parts)}" if decided else ""
+    effect = next((one.effect for one in open_parts if one.effect.n), last.effect)
+    return Ruling(Verdict.UNDECIDED, effect, math.nan, words, tuple(parts))
+
+
+def by_place(rulings: Mapping[str, Ruling]) -> Ruling:
+    """A claim on several places, each ruled on by itself (quartiles of a budget, classes of languages): `together`.
+
+    Where one of them is conditional, so is the claim, on what that one hangs on; of several the least sure is shown.
+    """
+    parts = tuple(Part(where, one.effect, one.verdict, one.p, one.runs) for where, one in rulings.items())
+    split = [part for part in parts if part.verdict is Verdict.CONDITIONAL]
+    if not split:
+        return together(parts)
+    last = max(split, key=lambda one: one.p)
+    words = [f"{part.where}: {rulings[part.where].condition}" for part in split]
+    if others := [part for part in parts if part not in split]:
+        rest = together(others)
+        words.append(rest.condition or f"{rest.verdict} elsewhere")
+    return Ruling(Verdict.CONDITIONAL, last.effect, last.p, "; ".join(words), parts)
 
 
 def conditional(parts: Sequence[Part], effect: Student) -> Ruling:
