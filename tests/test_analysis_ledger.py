@@ -315,6 +315,15 @@ def test_length_out_of_range_by_class_of_language() -> None:
     assert "Transformer is not trained on parity: 60.0 % in range" in untrained.why
 
 
+def test_out_of_range_the_majority_of_a_class_must_agree() -> None:
+    ahead = [beyond(name, of, 0.3, 0.9) for name, of in (("a", s.CONTEXT_FREE), ("b", s.CONTEXT_SENSITIVE))]
+    one_of_three = [beyond("c", s.REGULAR, 0.1, 0.9), *(beyond(name, s.REGULAR, 0.9, 0.9) for name in "de")]
+    assert verdict(table(*ahead, one_of_three[0]), "2.3") == "supported"
+    found = entry(table(*ahead, *one_of_three), "2.3")
+    assert found.verdict is Verdict.CONDITIONAL
+    assert found.condition.startswith("regular languages: holds on c; not on d, e")
+
+
 def test_one_class_of_language_does_not_decide_for_all() -> None:
     untrained = beyond("sort", s.CONTEXT_SENSITIVE, 0.9, 0.5, in_range=0.6)
     found = entry(table(beyond("parity", s.REGULAR, 0.99, 0.55), untrained), "2.3")

@@ -239,18 +239,18 @@ def test_text_is_escaped_and_the_command_is_there(page: Page, written: Path) -> 
     assert "<h1>Known &lt;truth&gt; &amp; more</h1>" in (written / "report.html").read_text(encoding="utf-8")
     assert "lvt report known" in text
     assert "loss is NaN at step 40" in text
-    assert "1 finished run with the same labels and seed" in text
+    assert "2 finished runs that newer ones with the same labels stand in for" in text
 
 
 def test_the_environment(known: pd.DataFrame) -> None:
     found = report.environment(known)
-    assert found.to_numpy().tolist() == [["cpu", truth.HARDWARE, "python 3.11, torch 2.13", "c0ffeec0ffee", 20]]
+    assert found.to_numpy().tolist() == [["cpu", truth.HARDWARE, "python 3.11, torch 2.13", "c0ffeec0ffee", 21]]
     dirty = report.environment(known.assign(git_dirty="true", versions=""))
     assert dirty.to_dict("list") == {
         "device": ["cpu"],
         "hardware": [truth.HARDWARE],
         "code": ["c0ffeec0ffee with changes"],
-        "runs": [20],
+        "runs": [21],
     }
     assert report.environment(known[known["status"] == "FAILED"]).empty
 

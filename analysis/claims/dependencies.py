@@ -141,9 +141,9 @@ def out_of_range_gaps(contest: Contest) -> Iterator[tuple[str, Gap]]:
 def decide_length(evidence: pd.DataFrame) -> Decision | NotDecided:
     """2.3: Δ of the mean over lengths out of range, pooled within each class of languages; conditional on the class.
 
-    It is asked of formal languages alone: elsewhere what is out of range is not always longer (SCAN's new words). And
-    of all classes: one without a task that counts is undecided. Transformers with other positions are ruled on apart,
-    as they are held against the same runs of the LSTM.
+    Support needs the majority of the tasks of a class. It is asked of formal languages alone: elsewhere what is out of
+    range is not always longer (SCAN's new words). And of all classes: one without a task that counts is undecided.
+    Transformers with other positions are ruled on apart, as they are held against the same runs of the LSTM.
     """
     samples: dict[tuple[str, str], list[Sample]] = {}
     left_out: list[LeftOut] = []
@@ -166,7 +166,7 @@ def decide_length(evidence: pd.DataFrame) -> Decision | NotDecided:
             rulings[name] = pooled([], OUT_OF_RANGE)
         for label in labels:
             where = f"{name} with {units.model_name(label)}" if several else name
-            rulings[where] = pooled(samples[language, label], OUT_OF_RANGE)
+            rulings[where] = pooled(samples[language, label], OUT_OF_RANGE, majority=True)
     clauses = [f"on {where} {_lead_words(ruling)}" for where, ruling in rulings.items() if ruling.parts]
     return Decision(by_place(rulings), f"out of range {' and '.join(clauses)}", left)
 
