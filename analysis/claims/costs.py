@@ -74,14 +74,12 @@ def cost_samples(
 
 
 def by_batching(said: Sequence[tuple[Sweep, str]]) -> str:
-    """What was said of each sweep; of several, with how its batches were chosen."""
+    """What was said of each sweep, with how its batches were chosen."""
     by_sweep: dict[str, list[tuple[Sweep, str]]] = {}
     for sweep, words in said:
         by_sweep.setdefault(sweep.where, []).append((sweep, words))
-    several = len(by_sweep) > 1
     return "; ".join(
-        (f"with {same[0][0].batching} " if several else "") + ", ".join(words for _, words in same)
-        for same in by_sweep.values()
+        f"with {same[0][0].batching} {', '.join(words for _, words in same)}" for same in by_sweep.values()
     )
 
 
