@@ -316,11 +316,13 @@ def superseded(runs: pd.DataFrame) -> pd.DataFrame:
     finished = each(runs[runs["status"] == schema.FINISHED]).sort_values("start_time", kind="stable")
     sweeps = finished["kind"] == schema.EFFICIENCY
     finished = finished.assign(
-        place=finished["hardware"].where(sweeps, ""), of=finished["model"].mask(sweeps, ""), known=finished["settings"]
-    ).fillna({"known": ""})
-    newest = finished.groupby(["grid", "kind", "task", "place", "of"])["known"].transform("last")
+        place=finished["hardware"].where(sweeps, ""),
+        of=finished["model"].mask(sweeps, ""),
+        settings=finished["settings"].fillna(""),
+    )
+    newest = finished.groupby(["grid", "kind", "task", "place", "of"])["settings"].transform("last")
     repeated = finished.duplicated([*LABELS, "seed", "place"], keep="last")
-    return finished.loc[repeated | (finished["known"] != newest), list(RUN_COLUMNS)].reset_index(drop=True)
+    return finished.loc[repeated | (finished["settings"] != newest), list(RUN_COLUMNS)].reset_index(drop=True)
 
 
 def groups(frame: pd.DataFrame, *keys: str, sort: bool = True) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:

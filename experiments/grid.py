@@ -312,15 +312,18 @@ def _conditions(known: Mapping[str, _Known]) -> dict[str, str]:
         same.setdefault((one.run.kind, one.run.task_label), {}).setdefault(one.run.model.label, []).append(alike)
     conditions = dict.fromkeys(known, "")
     for models in same.values():
-        differ: set[KeyPath] = set()
-        for several in models.values():
-            if len(several) > 1:
-                values = [known[alike].settings() for alike in several]
-                differ |= {path for one in values for path in one if len({other.get(path) for other in values}) > 1}
-        if differ:
-            for alike in itertools.chain.from_iterable(models.values()):
-                told = [f"{path[-1]}={value}" for path, value in known[alike].settings().items() if path in differ]
-                conditions[alike] = ", ".join(told)
+        if all(len(several) == 1 for several in models.values()):
+            continue
+        settings = {alike: known[alike].settings() for alike in itertools.chain.from_iterable(models.values())}
+        differ = {
+            path
+            for several in models.values()
+            for alike in several
+            for path in settings[alike]
+            if len({settings[other].get(path) for other in several}) > 1
+        }
+        for alike, own in settings.items():
+            conditions[alike] = ", ".join(f"{path[-1]}={value}" for path, value in own.items() if path in differ)
     return conditions
 
 

@@ -117,10 +117,12 @@ def decide_equal_cost(evidence: pd.DataFrame) -> Decision | NotDecided:
     samples: dict[str, list[Sample]] = {}
     left_out: list[LeftOut] = []
     for contest in contests(evidence):
-        if contest.quantity.unit == "%" and (several := several_models(contest, TRANSFORMER, LSTM)):
+        if contest.quantity.unit != "%":
+            continue
+        if several := several_models(contest, TRANSFORMER, LSTM):
             left_out.append(several)
         transformer, lstm = (stand_in(contest.rows["model"], base) for base in (TRANSFORMER, LSTM))
-        if contest.quantity.unit != "%" or transformer is None or lstm is None:
+        if transformer is None or lstm is None:
             continue
         if reason := contest.unmatched(transformer, lstm):
             left_out.append(not_matched(contest.name, reason))

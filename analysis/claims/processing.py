@@ -36,7 +36,6 @@ from analysis.claims.rules import (
     Part,
     Rule,
     Verdict,
-    conditional,
     together,
 )
 from analysis.claims.wording import WORK, lengths_of, ratio_finding, times
@@ -93,8 +92,6 @@ def decide_speed(evidence: pd.DataFrame) -> Decision | NotDecided:
         return NotDecided()
     parts = [part for _, same in by_sweep.values() for part in same]
     ruling = together(parts)
-    if ruling.verdict is Verdict.UNDECIDED and {p.verdict for p in parts} >= {Verdict.SUPPORTED, Verdict.REFUTED}:
-        ruling = conditional(parts, parts[-1].effect)  # between its two sides some lengths are always undecided
     words = by_batching([(sweep, _at_ends(same)) for sweep, same in by_sweep.values()])
     found = [crossing(sweep, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS) for sweep in sweeps(evidence)]
     turns = [crossing_words(turn) for turn in found if turn is not None]

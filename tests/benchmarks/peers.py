@@ -27,7 +27,7 @@ from analysis import scaling
 from experiments import efficiency, evaluation, memory, training
 from experiments.attempts import Checkpoints, Place
 from experiments.config import Efficiency, Training
-from experiments.environment import hardware, prepare_process
+from experiments.environment import hardware, prepare_process, rounded
 from experiments.inputs import load_task
 from experiments.state import RunState
 from experiments.stores import open_store
@@ -393,13 +393,13 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     prepare_process()
-    torch.backends.cudnn.allow_tf32 = on_gpu(device)  # as in training, where all other products are in bfloat16
     line = "{:<56} {:<38} {:>8} {:>8}  {}"
     print(line.format("what", "where", "bar", "found", ""), flush=True)
-    for name in arguments.rows or ROWS:
-        for row in ROWS[name](device):
-            found = f"{row.found:.3f}"
-            print(line.format(row.what, row.where, row.bar, found, "" if row.met else "missed"), flush=True)
+    with rounded(on_gpu(device)):  # as in training, where all other products are in bfloat16
+        for name in arguments.rows or ROWS:
+            for row in ROWS[name](device):
+                found = f"{row.found:.3f}"
+                print(line.format(row.what, row.where, row.bar, found, "" if row.met else "missed"), flush=True)
     precise = "bfloat16" if on_gpu(device) else "one thread, float32"
     load = os.getloadavg()[0]
     print(
