@@ -195,3 +195,8 @@ class TaskData:
         """What the task asks of a model."""
         longest = max(self.max_source_length, self.max_target_length)
         return dimensions_of(self.source_vocabulary, self.target_vocabulary, longest)
+
+    def longest(self, split: str) -> tuple[int, int]:
+        """Positions of the longest source and of the longest target of a split, end of sequence included."""
+        batches = self.evaluation[split]
+        return max(batch.source.shape[1] for batch in batches), max(batch.target.shape[1] for batch in batches)

@@ -25,7 +25,7 @@ from experiments.text_metrics import signatures
 from experiments.tracking import TrackedRun
 from experiments.training import Pruned, Status, train, update
 from models.config import Dimensions, ModelConfig
-from models.cost import count_parameters, on_meta, parameter_parts
+from models.cost import count_parameters, on_meta, parameter_parts, state_bytes
 from models.interface import EncoderDecoder
 from models.matching import match_error
 from models.registry import build
@@ -88,6 +88,7 @@ def _execute_training(
     tracked.dataset(run.task.label, data.description)
     if "train_sequences" in data.description:
         tracked.point(schema.TRAINING_SEQUENCES, int(data.description["train_sequences"]))
+    tracked.point(schema.STATE, state_bytes(config, *data.longest(schema.TEST)))
     torch.manual_seed(run.seed)
     model = build(config, data.dimensions).to(device)
     if isinstance(run, GradientsRun):  # a training that is resumed takes up these points, too: none is there twice

@@ -112,6 +112,7 @@ TRAINING_SEQUENCES = "data/training_sequences"  # of a corpus; absent where ever
 
 # --- metrics of a model (scalars) ------------------------------------------------------------------------------------
 PARAMETERS = "model/parameters"
+STATE = "model/state_bytes"  # decoding state after the longest source and target of the test set, one sequence, float32
 PARAMETER_PARTS = ("embedding", "encoder", "attention", "decoder", "output")  # model/parameters_<part>
 MATCH_ERROR = "model/match_error"  # what the model has of the budgeted quantity / budget - 1; absent without a budget
 BUDGET = "model/budget"  # the budget, in the quantity that the tag BUDGET_OF names; absent likewise

@@ -54,7 +54,8 @@ def decide_gap_closed(evidence: pd.DataFrame) -> Decision | NotDecided:
     samples, scores = [], []
     left_out: list[LeftOut] = []
     for contest in contests(evidence):
-        if contest.quantity.unit == "%" and (several := several_models(contest, LSTM, ATTENTION, TRANSFORMER)):
+        several = several_models(contest.rows["model"], contest.name, LSTM, ATTENTION, TRANSFORMER)
+        if contest.quantity.unit == "%" and several:
             left_out.append(several)
         found = _paired_scores(contest)
         if found is None or float(np.mean(found[2] - found[0])) < WORTH_CLOSING:

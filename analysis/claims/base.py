@@ -91,18 +91,22 @@ def untrained_in_range(contest: Contest, *labels: str) -> LeftOut | None:
     return found[0] if found else None
 
 
-def several_models(contest: Contest, *bases: str) -> LeftOut | None:
+def several_models(models: pd.Series, where: str, *bases: str) -> LeftOut | None:
     """A task on which one of these families has several models, none of which stands for it.
 
     None if all have one that does, or if one has no model at all.
+
+    Args:
+        models: labels of those that ran there.
+        where: name of the task.
+        bases: the families.
     """
-    models = contest.rows["model"]
     members = {base: [label for label in models.unique() if family(label) == base] for base in bases}
     several = [label for base, same in members.items() if stand_in(models, base) is None for label in same]
     if not several or not all(members.values()):
         return None
     cause, labels = "several models of the family", ", ".join(map(units.model_name, units.in_order(several)))
-    return LeftOut(cause, f"{contest.name}: {cause}: {labels}")
+    return LeftOut(cause, f"{where}: {cause}: {labels}")
 
 
 def not_matched(task: str, reason: str) -> LeftOut:

@@ -11,7 +11,17 @@ import numpy as np
 import pandas as pd
 
 from analysis import units
-from analysis.claims.base import LSTM, TRANSFORMER, Claim, Decision, NotDecided, Scale
+from analysis.claims.base import (
+    LSTM,
+    TRANSFORMER,
+    Claim,
+    Decision,
+    LeftOut,
+    NotDecided,
+    Scale,
+    not_matched,
+    several_models,
+)
 from analysis.claims.rules import Part, Rule, Sample, Verdict, part, together
 from analysis.evidence import LEAST_LENGTHS, contests, stand_in, unmatched
 from analysis.runs import family, groups
@@ -45,12 +55,19 @@ class DataCurve:
         return 2 ** ((transformer[1] - lstm[1]) / steeper) if steeper > 0 else math.nan
 
 
-def curves(evidence: pd.DataFrame) -> Iterator[DataCurve]:
-    """The tasks that were learnt from at least three sizes of training set, in one grid."""
+def curves(evidence: pd.DataFrame) -> Iterator[DataCurve | LeftOut]:
+    """The tasks that were learnt from at least three sizes of training set, in one grid, or why one does not count."""
     learnt = evidence[evidence["kind"] == schema.LEARN]
     for (_, name), rows in groups(learnt.assign(name=learnt["task"].map(_without_size)), "grid", "name"):
+        if rows["task"].nunique() < LEAST_LENGTHS:
+            continue
+        if several := several_models(rows["model"], str(name), LSTM, TRANSFORMER):
+            yield several
         lstm, transformer = stand_in(rows["model"], LSTM), stand_in(rows["model"], TRANSFORMER)
-        if lstm is None or transformer is None or unmatched(rows, (lstm, transformer)):
+        if lstm is None or transformer is None:
+            continue
+        if reason := unmatched(rows, (lstm, transformer)):
+            yield not_matched(str(name), reason)
             continue
         a, b = _errors(rows, lstm), _errors(rows, transformer)
         seeds, sizes = a.index.intersection(b.index), a.columns.intersection(b.columns)
@@ -97,7 +114,11 @@ def decide_data(evidence: pd.DataFrame) -> Decision | NotDecided:
     parts: list[Part] = []
     said: list[str] = []
     beyond: list[str] = []
+    left_out: list[LeftOut] = []
     for curve in curves(evidence):
+        if isinstance(curve, LeftOut):
+            left_out.append(curve)
+            continue
         found = part(Sample(curve.task, curve.gain, curve.runs), STEEPER)
         sizes = curve.lstm.columns.to_numpy(dtype=float)
         if found.verdict is Verdict.SUPPORTED and not curve.crossover <= sizes[-1]:
@@ -109,11 +130,11 @@ def decide_data(evidence: pd.DataFrame) -> Decision | NotDecided:
             words += f" (ahead from {curve.crossover:,.0f} sequences on)"
         said.append(words)
     if not parts:
-        return NotDecided()
+        return NotDecided(tuple(left_out))
     ruling = together(parts)
     if beyond and ruling.verdict is Verdict.UNDECIDED:
         ruling = replace(ruling, condition="; ".join(beyond))
-    return Decision(ruling, f"the Transformer gains {' and '.join(said)}")
+    return Decision(ruling, f"the Transformer gains {' and '.join(said)}", tuple(left_out))
 
 
 CLAIMS = (

@@ -64,7 +64,7 @@ def in_range_gap(contest: Contest, kind: str, first: str, second: str) -> Gap | 
     axis = contest.measures.get(kind)
     if axis is None:
         return None
-    if several := several_models(contest, first, second):
+    if several := several_models(contest.rows["model"], contest.name, first, second):
         return Gap(None, several)
     found = contest.hardest(first, second, split=schema.TEST, axis=axis)
     labels = [stand_in(contest.rows["model"], base) for base in (first, second)]
@@ -120,7 +120,7 @@ def out_of_range_gaps(contest: Contest) -> Iterator[tuple[str, Gap]]:
     name = schema.metric(schema.LONGER, contest.headline)
     lstm = stand_in(contest.rows["model"], LSTM)
     present = contest.rows.loc[contest.rows["metric"].str.startswith(name), "model"]
-    several = several_models(contest, LSTM)
+    several = several_models(contest.rows["model"], contest.name, LSTM)
     for label in sorted(label for label in present.unique() if family(label) == TRANSFORMER):
         if several:
             yield label, Gap(None, several)

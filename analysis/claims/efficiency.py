@@ -119,7 +119,7 @@ def decide_equal_cost(evidence: pd.DataFrame) -> Decision | NotDecided:
     for contest in contests(evidence):
         if contest.quantity.unit != "%":
             continue
-        if several := several_models(contest, TRANSFORMER, LSTM):
+        if several := several_models(contest.rows["model"], contest.name, TRANSFORMER, LSTM):
             left_out.append(several)
         transformer, lstm = (stand_in(contest.rows["model"], base) for base in (TRANSFORMER, LSTM))
         if transformer is None or lstm is None:

@@ -26,6 +26,7 @@ from analysis.claims.base import (
     Scale,
     not_matched,
     not_trained,
+    several_models,
 )
 from analysis.claims.rules import LEAST_SEEDS, Part, Rule, Sample, Verdict, exponential, part, together
 from analysis.claims.wording import the, times
@@ -112,6 +113,8 @@ def decide_gradient(evidence: pd.DataFrame) -> Decision | NotDecided:
     bounds: list[str] = []
     left_out: list[LeftOut] = []
     for fading in fadings(evidence):
+        if several := several_models(fading.rows["model"], fading.where, LSTM, TRANSFORMER):
+            left_out.append(several)
         lstm, transformer = fading.label(LSTM), fading.label(TRANSFORMER)
         if lstm is None or transformer is None:
             continue
