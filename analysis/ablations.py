@@ -46,22 +46,33 @@ def effects(runs: pd.DataFrame) -> pd.DataFrame:
 
         A family with one label in the grid, or without any number, has no rows.
     """
-    evidence = admitted(runs)
-    learnt = runs[runs["kind"] == schema.LEARN]  # failed runs too: which model is the full one is the grid's matter
+    evidence, of_grids = admitted(runs), variants(runs)
     rows: list[dict[str, Any]] = []
     for grid, measured in evidence[evidence["kind"] == schema.LEARN].groupby("grid"):
         tasks = list(contests(measured))
-        labels = set(learnt.loc[learnt["grid"] == grid, "model"])
-        for full in units.in_order(full_models(labels).values()):
+        for full, others in of_grids[str(grid)].items():
             found = [
                 {"grid": grid, "family": family(full), "reference": full, "variant": variant} | numbers
-                for variant in units.in_order(labels - {full})
-                if family(variant) == family(full)
+                for variant in others
                 for numbers in _effects(tasks, full, variant)
             ]
             if any(row["n"] for row in found):
                 rows += found
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def variants(runs: pd.DataFrame) -> dict[str, dict[str, list[str]]]:
+    """Grid → full model of each family → its variants there, in order.
+
+    Of all that were to learn, failed runs too: which model is the full one is the grid's matter.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for grid, labels in runs[runs["kind"] == schema.LEARN].groupby("grid")["model"]:
+        found[str(grid)] = {
+            full: [label for label in units.in_order(labels) if label != full and family(label) == family(full)]
+            for full in units.in_order(full_models(labels.unique()).values())
+        }
+    return found
 
 
 def _effects(tasks: Sequence[Contest], full: str, variant: str) -> Iterator[dict[str, Any]]:

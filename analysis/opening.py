@@ -119,7 +119,7 @@ def _components(entries: Sequence[claims.Entry]) -> Table:
     """The claims on components by verdict, the largest effects first."""
     order = list(claims.Verdict)
     rows = tuple(
-        (f"**{entry.verdict}**", entry.claim.says, entry.number, str(len(entry.parts)), _on_what(entry))
+        (f"**{entry.verdict}**", entry.claim.says, entry.number, str(entry.counting), _on_what(entry))
         for entry in sorted(entries, key=lambda entry: (order.index(entry.verdict), -entry.effect.estimate))
     )
     header = ("", "claim", "full model minus the variant", "tasks", "on what, or why not")

@@ -109,7 +109,7 @@ def test_dependencies(numbers: Numbers) -> None:
     assert [where for claim, where in numbers if claim == "2.1"] == ["associative_recall, distance 64"]
     pairs = numbers["2.2", "associative_recall, pairs 8"]["token accuracy, lead of transformer"]
     assert pairs.estimate == pytest.approx(0.37)
-    longer = numbers["2.3", "running_parity, longer than in training"]["token accuracy, lead of transformer"]
+    longer = numbers["2.3", "running_parity, out of range"]["token accuracy, lead of transformer"]
     assert longer.estimate == pytest.approx(-0.45)
 
 

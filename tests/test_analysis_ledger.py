@@ -11,6 +11,7 @@ import pytest
 from ledger_runs import HARDWARE, around, gradient_rows, run_rows, sweep_rows, table, task_rows
 
 from analysis import claims
+from analysis.claims.data import DataCurve
 from analysis.claims.rules import Verdict
 from experiments import schema as s
 
@@ -37,8 +38,10 @@ def test_parallel_and_faster() -> None:
     assert len(found.runs) == 10
     assert verdict(runs, "1.2") == "supported"
     assert verdict(table(sweep_rows(times((1e-3, 0.5), (1e-3, 0.5)))), "1.1") == "refuted"
-    between = table(sweep_rows(times((1e-3, 0.3), (1e-3, 0.1))))
-    assert verdict(between, "1.1") == "undecided"  # above 0.1, but no clear growth
+    between = entry(table(sweep_rows(times((1e-3, 0.3), (1e-3, 0.1)))), "1.1")
+    assert between.verdict is Verdict.UNDECIDED
+    assert "above 0.1, but no clear 0.3" in between.condition
+    assert "covers both sides" not in between.condition
     assert verdict(table(sweep_rows(times((1e-3, 0.9), (1e-3, 0.1)), tokens=None)), "1.1") == "not measured"
 
 
@@ -82,6 +85,46 @@ def test_one_seed_is_decided_by_the_intervals_of_its_medians() -> None:
     assert math.log(ratio.high / ratio.low) == pytest.approx(
         2 * 0.01 * math.sqrt(2), rel=1e-4
     )  # two half widths of 1 %
+
+
+def test_sweeps_of_several_machines_are_told_apart() -> None:
+    def on(machine: str, lstm: tuple[float, float], transformer: tuple[float, float]) -> list[dict[str, Any]]:
+        laws = times(lstm, transformer)
+        laws["lstm"][s.STEP_SECONDS], laws["transformer"][s.STEP_SECONDS] = (1e-3, 0.0), (1e-3, 0.5)
+        rows = sweep_rows(laws, tokens=4096) + sweep_rows(laws, tokens=None, grid="fixed")
+        return [row | {"hardware": machine, "run_id": f"{row['run_id']} {machine}"} for row in rows]
+
+    one, other = on("A", (1e-3, 0.9), (1e-3, 0.1)), on("B", (1e-4, 0.9), (2e-3, 0.25))  # on B they cross
+    runs = table(one, other)
+    growth, speed, step, time = (entry(runs, claim) for claim in ("1.1", "1.2", "1.3", "4.1"))
+    assert growth.clause.count("on A") == growth.clause.count("on B") == 1
+    assert [speed.clause.count(f"on {at} with ") for at in "AB"] == [2, 2]
+    assert speed.verdict is Verdict.CONDITIONAL
+    assert speed.condition.count("on the length: crossover") == 2
+    assert "B, 8 sequences a batch: on the length: crossover" in speed.condition
+    assert [step.clause.count(f"on {at} ") for at in "AB"] == [2, 2]
+    assert "on B a training step: crossover" in time.condition
+    assert "on A" not in time.condition
+    alone = table(one)
+    assert not any("on A" in entry(alone, claim).clause for claim in ("1.1", "1.2", "1.3", "4.1"))
+
+
+@pytest.mark.parametrize("claim", ["1.1", "1.2", "1.3", "3.2", "4.1", "4.2"])
+def test_costs_of_models_of_other_sizes_decide_nothing(claim: str) -> None:
+    every = {
+        **{s.TRAIN_STEP_SECONDS: (1e-3, 0.5), s.ENCODE_SECONDS: (1e-3, 0.5), s.STEP_SECONDS: (1e-3, 0.5)},
+        **{s.DECODE_SECONDS_PER_TOKEN: (1e-3, 0.5), s.PEAK_MEMORY: (1e6, 1.0)},
+    }
+    rows = sweep_rows(dict.fromkeys(("lstm", "lstm_attention", "transformer"), every), tokens=None)
+    if claim == "1.1":
+        rows = sweep_rows(dict.fromkeys(("lstm", "lstm_attention", "transformer"), every))
+    assert entry(table(rows), claim).measured
+    larger = [row | {"value": 2 * row["value"]} if row["metric"] == s.BUDGET else row for row in rows]
+    rows = [wide if row["model"] != "lstm" else row for row, wide in zip(rows, larger, strict=True)]
+    found = entry(table(rows), claim)
+    assert found.verdict is Verdict.NOT_MEASURED
+    assert found.left_out_briefly == "1 left out: models not matched"
+    assert "the models differ in size" in found.why
 
 
 def test_a_constant_step_and_a_growing_one() -> None:
@@ -467,7 +510,37 @@ def test_the_gain_from_data() -> None:
     assert verdict(table(data_sizes(0.10, 0.05)), "4.4") == "refuted"
     far = entry(table(data_sizes(0.05, 0.07, ahead=0.2)), "4.4")
     assert far.verdict is Verdict.UNDECIDED
-    assert "cross beyond the data" in far.why
+    assert "cross beyond the data, at " in far.why
+
+
+def test_curves_that_are_nearly_parallel_cross_nowhere() -> None:
+    sizes = [1000.0, 2000.0, 4000.0, 8000.0]
+    lstm = pd.DataFrame([[0.5, 0.4, 0.3, 0.2]] * 5, columns=sizes)
+    steeper = lstm + 0.1 - 1e-16 * np.arange(4)
+    assert DataCurve("words", lstm, steeper, ()).crossover in (math.inf, pytest.approx(math.nan, nan_ok=True))
+    for constant in np.linspace(0.01, 0.3, 50):  # apart by rounding alone
+        assert not DataCurve("words", lstm, lstm + constant, ()).crossover < 1e9
+
+
+def test_one_size_of_training_set_with_a_model_off_its_budget_leaves_the_task_out() -> None:
+    rows = data_sizes(0.05, 0.10)
+    off = [
+        row | {"value": 0.2}
+        if (row["task"], row["model"], row["metric"]) == ("g2p_english(words=2000)", "lstm", s.MATCH_ERROR)
+        else row
+        for row in rows
+    ]
+    found = entry(table(off), "4.4")
+    assert found.verdict is Verdict.NOT_MEASURED
+    assert found.why == "g2p_english(words=2000): LSTM is +20.0% off its budget"
+
+
+def test_data_sizes_of_two_grids_are_told_apart() -> None:
+    rows = data_sizes(0.05, 0.10)
+    again = [row | {"grid": "again", "run_id": f"{row['run_id']} again"} for row in rows]
+    clause = entry(table(rows, again), "4.4").clause
+    assert "on g2p_english (again)" in clause
+    assert "on g2p_english (grid)" in clause
 
 
 # --- 5: components ---------------------------------------------------------------------------------------------------
@@ -484,6 +557,31 @@ def test_components() -> None:
     assert verdict(runs, ids[0]) == "tie"
     untrained = table(task_rows("reverse", {m: [v - 0.3 for v in values] for m, values in scores.items()}))
     assert verdict(untrained, ids[1]) == "not measured"
+
+
+def test_a_component_is_held_against_the_full_model_of_the_grid_though_it_failed() -> None:
+    labels = ("transformer(num_heads=8)", *(f"transformer(num_heads=8, {change})" for change in CHANGES))
+    rows = task_rows("reverse", {label: around(0.95) for label in labels})
+    ids = [f"5.{labels[0]}: {change}" for change in CHANGES]
+    for failed in (
+        [row | {"status": s.FAILED} if row["model"] == labels[0] else row for row in rows],
+        [row | {"gates": "padding: differs"} if row["model"] == labels[0] else row for row in rows],
+    ):
+        found = [one for one in claims.ledger(table(failed)) if one.claim.family == "5"]
+        assert [one.claim.id for one in found] == ids
+        assert {one.verdict for one in found} == {Verdict.NOT_MEASURED}
+
+
+CHANGES = ("norm=none", "positions=alibi", "positions=none")
+
+
+def test_a_task_with_few_seeds_is_not_counted_in_words() -> None:
+    scores = {"transformer": around(0.95), "transformer(positions=none)": around(0.5, shift=1)}
+    few = {model: values[:4] for model, values in scores.items()}
+    runs = table(task_rows("reverse", scores), task_rows("copy", scores), task_rows("recall", few))
+    found = entry(runs, "5.transformer: positions=none")
+    assert found.clause.endswith("on 2 tasks")
+    assert (found.counting, len(found.parts)) == (2, 3)
 
 
 # --- several models of a family ---------------------------------------------------------------------------------------

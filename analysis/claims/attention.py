@@ -24,7 +24,7 @@ from analysis.claims.base import (
     several_models,
     untrained_in_range,
 )
-from analysis.claims.costs import at_longest, cost_samples
+from analysis.claims.costs import at_longest, comparable, cost_samples
 from analysis.claims.rules import LEAST_SEEDS, Part, Rule, Ruling, Sample, Verdict, pooled
 from analysis.claims.wording import lead, ratio_finding, tasks_count
 from analysis.evidence import Contest, Sweep, contests, stand_in, sweeps
@@ -91,14 +91,15 @@ def decide_price(evidence: pd.DataFrame) -> Decision | NotDecided:
     }
     parts: list[Part] = []
     said: list[tuple[Sweep, float, str]] = []
+    among, left_out = comparable(evidence, ATTENTION, LSTM)
     for metric, name in words.items():
-        for sample in cost_samples(evidence, ATTENTION, LSTM, metric):
+        for sample in cost_samples(among, ATTENTION, LSTM, metric):
             parts.append(Part(f"{name}, {sample.sweep.where}", sample.effect, Verdict.REPORTED, math.nan, sample.runs))
             said.append((sample.sweep, sample.length, f"{ATTENTION_TO_LSTM.said(sample.effect.interval)} for {name}"))
     if not parts:
-        return NotDecided()
+        return NotDecided(left_out)
     ruling = Ruling(Verdict.REPORTED, parts[0].effect, math.nan, "", tuple(parts))
-    return Decision(ruling, f"LSTM + attention / LSTM in cost, {at_longest(said)}")
+    return Decision(ruling, f"LSTM + attention / LSTM in cost, {at_longest(said)}", left_out)
 
 
 # --- what was measured -----------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -156,8 +155,3 @@ class Claim:
     def family(self) -> str:
         """The number before the point: claims are corrected for each other within it."""
         return self.id.partition(".")[0]
-
-
-def missing(interval: Interval) -> bool:
-    """Whether there is not even an estimate."""
-    return math.isnan(interval.estimate)

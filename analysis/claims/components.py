@@ -10,23 +10,21 @@ from analysis.claims.base import GAIN, Claim, Decision, LeftOut, NotDecided, not
 from analysis.claims.rules import ACCURACY_MARGIN, Rule, Sample, pooled
 from analysis.claims.wording import tasks_count
 from analysis.evidence import contests
-from analysis.runs import family
-from analysis.variants import change, full_models
+from analysis.variants import change
 from experiments import schema
 
 MATTERS = Rule(above=ACCURACY_MARGIN, below=-ACCURACY_MARGIN, margin=ACCURACY_MARGIN)
 
 
-def claims(evidence: pd.DataFrame) -> list[Claim]:
+def claims(runs: pd.DataFrame) -> list[Claim]:
     """The claims 5.* of these runs: "<full model>: <what is changed> matters", in the order of the models."""
-    found: dict[tuple[str, str], Claim] = {}
-    learnt = evidence[evidence["kind"] == schema.LEARN]
-    for _, measured in learnt.groupby("grid"):
-        for full in units.in_order(full_models(measured["model"].unique()).values()):
-            for variant in units.in_order(measured["model"]):
-                if variant != full and family(variant) == family(full):
-                    found.setdefault((full, variant), _claim(full, variant))
-    return list(found.values())
+    pairs = [
+        (full, variant)
+        for of_grid in ablations.variants(runs).values()
+        for full, others in of_grid.items()
+        for variant in others
+    ]
+    return [_claim(full, variant) for full, variant in dict.fromkeys(pairs)]
 
 
 def _claim(full: str, variant: str) -> Claim:
@@ -67,6 +65,6 @@ def decide_component(evidence: pd.DataFrame, full: str, variant: str) -> Decisio
     ruling = pooled(samples, MATTERS, each=True)
     clause = (
         f"{units.model_name(full)} minus {change(full, variant)}: {GAIN.said(ruling.effect.interval)}"
-        f" on {tasks_count(len(samples))}"
+        f" on {tasks_count(ruling.counting)}"
     )
     return Decision(ruling, clause, tuple(left_out))

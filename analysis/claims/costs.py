@@ -16,8 +16,9 @@ import pandas as pd
 from scipy import stats
 
 from analysis import scaling
+from analysis.claims.base import LeftOut, not_matched, several_models
 from analysis.claims.rules import LEAST_REPEATS
-from analysis.evidence import LEAST_LENGTHS, Sweep, exponents, sweeps
+from analysis.evidence import LEAST_LENGTHS, Sweep, exponents, sweeps, unmatched
 from analysis.statistics import CONFIDENCE, Interval, Student, student
 from experiments import schema
 
@@ -59,11 +60,28 @@ def _error(sweep: Sweep, base: str, metric: str, length: float) -> float:
     return float(rows["value"].iloc[0]) / (2 * _Z) if len(rows) else math.nan
 
 
+def comparable(evidence: pd.DataFrame, first: str, second: str) -> tuple[list[Sweep], tuple[LeftOut, ...]]:
+    """The sweeps in which two families have a model each, of the same size; and why others do not count."""
+    found: list[Sweep] = []
+    left_out: list[LeftOut] = []
+    for sweep in sweeps(evidence):
+        if several := several_models(sweep.rows["model"], sweep.where, first, second):
+            left_out.append(several)
+        labels = sweep.model(first), sweep.model(second)
+        if labels[0] is None or labels[1] is None:
+            continue
+        if reason := unmatched(sweep.rows, (labels[0], labels[1])):
+            left_out.append(not_matched(sweep.where, reason))
+        else:
+            found.append(sweep)
+    return found, tuple(left_out)
+
+
 def cost_samples(
-    evidence: pd.DataFrame, first: str, second: str, metric: str, *, every_length: bool = False
+    among: Sequence[Sweep], first: str, second: str, metric: str, *, every_length: bool = False
 ) -> Iterator[CostSample]:
     """The ratio of each sweep at the longest length that both models have, or at every common length."""
-    for sweep in sweeps(evidence):
+    for sweep in among:
         pair = sweep.pair(first, second, metric)
         if pair is None:
             continue
@@ -75,12 +93,29 @@ def cost_samples(
 
 def by_batching(said: Sequence[tuple[Sweep, str]]) -> str:
     """What was said of each sweep, with how its batches were chosen."""
-    by_sweep: dict[str, list[tuple[Sweep, str]]] = {}
+    among = [sweep for sweep, _ in said]
+    by_sweep: dict[str, list[str]] = {}
     for sweep, words in said:
-        by_sweep.setdefault(sweep.where, []).append((sweep, words))
-    return "; ".join(
-        f"with {same[0][0].batching} {', '.join(words for _, words in same)}" for same in by_sweep.values()
-    )
+        by_sweep.setdefault(on_which(sweep, among, batching=True), []).append(words)
+    return "; ".join(f"{where}{', '.join(same)}" for where, same in by_sweep.items())
+
+
+def on_which(sweep: Sweep, among: Sequence[Sweep], *, batching: bool = False) -> str:
+    """What tells a sweep from others, with a space behind: ``"on <hardware> with 2 sequences a batch "``; "" if alone.
+
+    `batching`: say how its batches were chosen in any case.
+    """
+    words = ""
+    alike = list(among)
+    if len({one.hardware for one in alike}) > 1:
+        words += f"on {sweep.hardware or 'unknown hardware'} "
+        alike = [one for one in alike if one.hardware == sweep.hardware]
+    if batching or len({one.batching for one in alike}) > 1:
+        words += f"with {sweep.batching} "
+        alike = [one for one in alike if one.batching == sweep.batching]
+    if len({one.name for one in alike}) > 1:
+        words += f"in {sweep.name} "
+    return words
 
 
 def at_longest(costs: Sequence[tuple[Sweep, float, str]]) -> str:

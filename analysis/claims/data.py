@@ -24,11 +24,12 @@ from analysis.claims.base import (
 )
 from analysis.claims.rules import Part, Rule, Sample, Verdict, part, together
 from analysis.evidence import LEAST_LENGTHS, contests, stand_in, unmatched
-from analysis.runs import family, groups
+from analysis.runs import family, groups, names
 from analysis.variants import options
 from experiments import schema
 
-SIZE_OPTIONS = frozenset({"words", "size", "fraction", "examples"})  # of tasks: how much of their data they train on
+SIZE_OPTIONS = frozenset({"words", "size"})  # of tasks: how much of their data they train on
+MOST_DOUBLINGS = 40  # of one sequence: more than all data there are
 STEEPER = Rule(above=0.0, below=0.0)
 PER_DOUBLING = Scale(units.Quantity("gain of the Transformer over the LSTM", "points per doubling", 100.0, "+z.2f"))
 
@@ -37,7 +38,7 @@ PER_DOUBLING = Scale(units.Quantity("gain of the Transformer over the LSTM", "po
 class DataCurve:
     """Errors (0..1) of both models on one task by seed (rows) and number of training sequences (columns)."""
 
-    task: str
+    task: str  # and the grid, where several have it
     lstm: pd.DataFrame
     transformer: pd.DataFrame
     runs: tuple[str, ...]
@@ -49,32 +50,37 @@ class DataCurve:
 
     @property
     def crossover(self) -> float:
-        """Number of training sequences from which on the Transformer's fitted error is the smaller; NaN if never."""
+        """Training sequences from which on the Transformer's fitted error is the smaller; NaN or infinite if never."""
         lstm, transformer = _fit(self.lstm.mean()), _fit(self.transformer.mean())
         steeper = lstm[0] - transformer[0]
-        return 2 ** ((transformer[1] - lstm[1]) / steeper) if steeper > 0 else math.nan
+        doublings = (transformer[1] - lstm[1]) / steeper if steeper > 0 else math.nan
+        return math.inf if doublings > MOST_DOUBLINGS else 2**doublings
 
 
 def curves(evidence: pd.DataFrame) -> Iterator[DataCurve | LeftOut]:
     """The tasks that were learnt from at least three sizes of training set, in one grid, or why one does not count."""
     learnt = evidence[evidence["kind"] == schema.LEARN]
-    for (_, name), rows in groups(learnt.assign(name=learnt["task"].map(_without_size)), "grid", "name"):
+    learnt = learnt.assign(whole=learnt["task"].map(_without_size))
+    called = names(learnt.assign(task=learnt["whole"]))
+    for (grid, whole), rows in groups(learnt, "grid", "whole"):
         if rows["task"].nunique() < LEAST_LENGTHS:
             continue
-        if several := several_models(rows["model"], str(name), LSTM, TRANSFORMER):
+        name = called[grid, whole]
+        if several := several_models(rows["model"], name, LSTM, TRANSFORMER):
             yield several
         lstm, transformer = stand_in(rows["model"], LSTM), stand_in(rows["model"], TRANSFORMER)
         if lstm is None or transformer is None:
             continue
-        if reason := unmatched(rows, (lstm, transformer)):
-            yield not_matched(str(name), reason)
+        reasons = {task: unmatched(same, (lstm, transformer)) for task, same in rows.groupby("task")}
+        if any(reasons.values()):
+            yield from (not_matched(str(task), reason) for task, reason in reasons.items() if reason)
             continue
         a, b = _errors(rows, lstm), _errors(rows, transformer)
         seeds, sizes = a.index.intersection(b.index), a.columns.intersection(b.columns)
         a, b = a.loc[seeds, sizes], b.loc[seeds, sizes]
         if len(seeds) and len(sizes) >= LEAST_LENGTHS:
             runs = rows.loc[rows["model"].isin([lstm, transformer]), "run_id"].unique()
-            yield DataCurve(str(name), a, b, tuple(runs))
+            yield DataCurve(name, a, b, tuple(runs))
 
 
 @functools.cache
@@ -122,7 +128,8 @@ def decide_data(evidence: pd.DataFrame) -> Decision | NotDecided:
         found = part(Sample(curve.task, curve.gain, curve.runs), STEEPER)
         sizes = curve.lstm.columns.to_numpy(dtype=float)
         if found.verdict is Verdict.SUPPORTED and not curve.crossover <= sizes[-1]:
-            beyond.append(f"{curve.task}: the lines cross beyond the data, at {curve.crossover:,.0f} sequences")
+            where = f", at {curve.crossover:,.0f} sequences" if math.isfinite(curve.crossover) else ""
+            beyond.append(f"{curve.task}: the lines cross beyond the data{where}")
             found = replace(found, verdict=Verdict.UNDECIDED, p=math.nan)
         parts.append(found)
         words = f"{PER_DOUBLING.said(found.effect.interval)} of the data on {curve.task}"

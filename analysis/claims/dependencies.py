@@ -29,7 +29,6 @@ from analysis.claims.base import (
 )
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
-    LEAST_SEEDS,
     Rule,
     Ruling,
     Sample,
@@ -98,10 +97,9 @@ def _decide_in_range(evidence: pd.DataFrame, kind: str, words: str) -> Decision 
 
 def _lead_words(ruling: Ruling) -> str:
     """Who is ahead, on how many of the tasks that count."""
-    counting = sum(part.effect.n >= LEAST_SEEDS for part in ruling.parts) or len(ruling.parts)
     gap = ruling.effect.interval
     words = lead(gap, units.SCORES[schema.TOKEN_ACCURACY], TRANSFORMER, LSTM)
-    return f"{words} on {tasks_count(counting)}"
+    return f"{words} on {tasks_count(ruling.counting)}"
 
 
 def decide_distance(evidence: pd.DataFrame) -> Decision | NotDecided:
@@ -200,7 +198,7 @@ def _lead_on(contest: Contest, split: str, axis: str | None) -> Iterator[Finding
     quantity = contest.quantity
     gap = statistics.difference(quantity.direction * transformer, quantity.direction * lstm)
     means = [quantity.within(statistics.mean(scores)) for scores in (lstm, transformer)]
-    place = f"{axis} {at:g}" if axis else "longer than in training"
+    place = f"{axis} {at:g}" if axis else units.RANGES[split]
     sentence = (
         f"{contest.name}, {place}: {quantity.name} {quantity.said(means[0])} for the LSTM,"
         f" {quantity.said(means[1])} for the Transformer; {lead(gap, quantity, TRANSFORMER, LSTM)}."

@@ -23,7 +23,7 @@ from analysis.claims.base import (
     several_models,
     untrained_in_range,
 )
-from analysis.claims.costs import at_longest, crossing, crossing_words, log_ratio, runs_of
+from analysis.claims.costs import at_longest, comparable, crossing, crossing_words, log_ratio, on_which, runs_of
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
     COST_MARGIN,
@@ -76,9 +76,9 @@ def decide_memory(evidence: pd.DataFrame) -> Decision | NotDecided:
 def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: str) -> Decision | NotDecided:
     parts, turns = [], []
     said: list[tuple[Sweep, float, str]] = []
-    for sweep in sweeps(evidence):
-        if not sweep.fixed_batch:
-            continue
+    among, left_out = comparable(evidence, TRANSFORMER, LSTM)
+    among = [sweep for sweep in among if sweep.fixed_batch]
+    for sweep in among:
         for metric, work in metrics.items():
             pair = sweep.pair(TRANSFORMER, LSTM, metric)
             if pair is None:
@@ -91,9 +91,9 @@ def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: st
             said.append((sweep, longest, f"{TRANSFORMER_TO_LSTM.said(effect.interval)} for {work}"))
             turn = crossing(sweep, TRANSFORMER, LSTM, metric)
             if turn is not None and shortest < turn.low and turn.high < longest:  # an unknown end is NaN
-                turns.append((parts[-1], f"{work}: {crossing_words(turn)}"))
+                turns.append((parts[-1], f"{on_which(sweep, among)}{work}: {crossing_words(turn)}"))
     if not parts:
-        return NotDecided()
+        return NotDecided(left_out)
     ruling = together(parts)
     decided = [part for part in parts if part.verdict in (Verdict.SUPPORTED, Verdict.REFUTED)]
     crossed = [(part, words) for part, words in turns if part in decided]
@@ -103,7 +103,7 @@ def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: st
         if ruling.verdict is Verdict.CONDITIONAL:
             words = f"{ruling.condition}; {words}"
         ruling = Ruling(Verdict.CONDITIONAL, ruling.effect, p, words, ruling.parts)
-    return Decision(ruling, f"Transformer / LSTM in {what}, {at_longest(said)}")
+    return Decision(ruling, f"Transformer / LSTM in {what}, {at_longest(said)}", left_out)
 
 
 # --- accuracy at equal cost ------------------------------------------------------------------------------------------

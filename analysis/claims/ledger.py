@@ -48,6 +48,7 @@ class Entry:
     p: float
     condition: str
     parts: tuple[tuple[str, str, Verdict], ...]  # where, its effect in words, its verdict
+    counting: int  # parts that the verdict stands on; all of them where none has seeds enough
     runs: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
 
@@ -139,7 +140,7 @@ class Answer:
 def ledger(runs: pd.DataFrame) -> list[Entry]:
     """Every claim, decided on the runs that passed the gates: families 1 to 4, then one entry a component (5.*)."""
     evidence = admitted(runs)
-    claims = [*CLAIMS, *components.claims(evidence)]
+    claims = [*CLAIMS, *components.claims(runs)]
     decisions = {claim.id: claim.decide(evidence) for claim in claims}
     rulings: dict[str, Ruling] = {}
     for family in dict.fromkeys(claim.family for claim in claims):
@@ -154,7 +155,7 @@ def ledger(runs: pd.DataFrame) -> list[Entry]:
 
 def _entry(claim: Claim, decision: Decision | NotDecided, ruling: Ruling | None) -> Entry:
     if not isinstance(decision, Decision) or ruling is None:
-        return Entry(claim, Verdict.NOT_MEASURED, "", NO_EFFECT, math.nan, "", (), (), decision.left_out)
+        return Entry(claim, Verdict.NOT_MEASURED, "", NO_EFFECT, math.nan, "", (), 0, (), decision.left_out)
     effect = decision.effect or ruling.effect.interval
     parts = tuple(
         (part.where, claim.scale.said(part.shown or part.effect.interval), part.verdict) for part in ruling.parts
@@ -168,6 +169,7 @@ def _entry(claim: Claim, decision: Decision | NotDecided, ruling: Ruling | None)
         ruling.p,
         condition,
         parts,
+        ruling.counting,
         ruling.runs,
         decision.left_out,
     )

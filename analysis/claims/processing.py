@@ -21,11 +21,13 @@ from analysis.claims.base import (
 )
 from analysis.claims.costs import (
     by_batching,
+    comparable,
     cost_samples,
     crossing,
     crossing_words,
     exponent_difference,
     exponent_of,
+    on_which,
     runs_of,
 )
 from analysis.claims.rules import (
@@ -35,7 +37,9 @@ from analysis.claims.rules import (
     LEAST_REPEATS,
     Part,
     Rule,
+    Ruling,
     Verdict,
+    by_place,
     together,
 )
 from analysis.claims.wording import WORK, lengths_of, ratio_finding, times
@@ -50,54 +54,63 @@ RATIO = Rule(above=math.log(1 + COST_MARGIN), below=math.log(1 - COST_MARGIN), m
 
 def decide_growth(evidence: pd.DataFrame) -> Decision | NotDecided:
     """1.1: exponent of time against length at a fixed number of tokens per batch, LSTM minus Transformer."""
-    parts = []
-    for sweep in sweeps(evidence):
-        if not sweep.fixed_tokens:
-            continue
+    parts: list[Part] = []
+    said: dict[str, list[str]] = {}
+    unclear: list[str] = []
+    among, left_out = comparable(evidence, LSTM, TRANSFORMER)
+    among = [sweep for sweep in among if sweep.fixed_tokens]
+    for sweep in among:
         for metric in (schema.TRAIN_STEP_SECONDS, schema.ENCODE_SECONDS):
             effect = exponent_difference(sweep, LSTM, TRANSFORMER, metric)
             if effect is None:
                 continue
             verdict, p = _ruled(effect, GROWTH)
+            where = f"{WORK[metric]}, {sweep.where}"
             if verdict is Verdict.SUPPORTED and effect.estimate < CLEAR_GROWTH:
                 verdict, p = Verdict.UNDECIDED, math.nan
-            parts.append(Part(f"{WORK[metric]}, {sweep.where}", effect, verdict, p, runs_of(sweep, LSTM, TRANSFORMER)))
+                unclear.append(f"{where}: above {EXPONENT_MARGIN:g}, but no clear {CLEAR_GROWTH:g}")
+            parts.append(Part(where, effect, verdict, p, runs_of(sweep, LSTM, TRANSFORMER)))
+            exponent = f"{units.EXPONENT.interval(effect.interval)} ({WORK[metric]})"
+            said.setdefault(on_which(sweep, among), []).append(exponent)
     if not parts:
-        return NotDecided()
+        return NotDecided(left_out)
     ruling = together(parts)
-    clause = f"with the length the LSTM's time grows by an exponent {_of_parts(parts)} above the Transformer's"
-    return Decision(ruling, f"at the same number of tokens per batch, {clause}")
+    if ruling.verdict is Verdict.UNDECIDED and unclear:
+        ruling = replace(ruling, condition="; ".join(filter(None, (ruling.condition, *unclear))))
+    numbers = ", ".join(f"{where}{' and '.join(same)}" for where, same in said.items())
+    clause = f"with the length the LSTM's time grows by an exponent {numbers} above the Transformer's"
+    return Decision(ruling, f"at the same number of tokens per batch, {clause}", left_out)
 
 
 def _ruled(effect: Student, rule: Rule) -> tuple[Verdict, float]:
     return rule.side(effect) if effect.n >= LEAST_REPEATS else (Verdict.UNDECIDED, math.nan)
 
 
-def _of_parts(parts: Sequence[Part]) -> str:
-    """The exponents of all parts, the work named: ``"0.65 [0.60, 0.70] (a training step)"``."""
-    return " and ".join(
-        f"{units.EXPONENT.interval(part.effect.interval)} ({part.where.partition(',')[0]})" for part in parts
-    )
-
-
 def decide_speed(evidence: pd.DataFrame) -> Decision | NotDecided:
     """1.2: ratio of the training steps, LSTM / Transformer, at every length; conditional where it is not one side's."""
     by_sweep: dict[str, tuple[Sweep, list[Part]]] = {}
-    for sample in cost_samples(evidence, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS, every_length=True):
+    among, left_out = comparable(evidence, LSTM, TRANSFORMER)
+    for sample in cost_samples(among, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS, every_length=True):
         verdict, p = _ruled(sample.effect, RATIO)
         where = sample.sweep.where
         part = Part(f"length {sample.length:,.0f}, {where}", sample.effect, verdict, p, sample.runs)
         by_sweep.setdefault(where, (sample.sweep, []))[1].append(part)
     if not by_sweep:
-        return NotDecided()
-    parts = [part for _, same in by_sweep.values() for part in same]
+        return NotDecided(left_out)
+    rulings = {where: _on_the_length(sweep, parts) for where, (sweep, parts) in by_sweep.items()}
+    ruling = next(iter(rulings.values())) if len(rulings) == 1 else by_place(rulings)
+    ruling = replace(ruling, parts=tuple(part for _, parts in by_sweep.values() for part in parts))
+    words = by_batching([(sweep, _at_ends(parts)) for sweep, parts in by_sweep.values()])
+    return Decision(ruling, f"for a training step the LSTM takes {words}", left_out)
+
+
+def _on_the_length(sweep: Sweep, parts: Sequence[Part]) -> Ruling:
+    """What all lengths of a sweep say; where they differ, with the length at which the order turns."""
     ruling = together(parts)
-    words = by_batching([(sweep, _at_ends(same)) for sweep, same in by_sweep.values()])
-    found = [crossing(sweep, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS) for sweep in sweeps(evidence)]
-    turns = [crossing_words(turn) for turn in found if turn is not None]
-    if ruling.verdict is Verdict.CONDITIONAL and turns:
-        ruling = replace(ruling, condition=f"on the length: {', '.join(turns)}")
-    return Decision(ruling, f"for a training step the LSTM takes {words}")
+    turn = crossing(sweep, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS)
+    if ruling.verdict is Verdict.CONDITIONAL and turn is not None:
+        return replace(ruling, condition=f"on the length: {crossing_words(turn)}")
+    return ruling
 
 
 def _at_ends(parts: Sequence[Part]) -> str:
@@ -116,11 +129,9 @@ def decide_generation(evidence: pd.DataFrame) -> Decision | NotDecided:
     stands in for it, in sweeps of a fixed batch.
     """
     parts, said = [], []
-    for sweep in sweeps(evidence):
-        found = _step_exponents(sweep)
-        if found is None:
-            continue
-        lstm, transformer = found
+    among, left_out = comparable(evidence, LSTM, TRANSFORMER)
+    timed = [(sweep, found) for sweep in among if (found := _step_exponents(sweep)) is not None]
+    for sweep, (lstm, transformer) in timed:
         verdict, p = _constant_and_growing(lstm, transformer)
         gap = Student(
             transformer.estimate - lstm.estimate,
@@ -130,10 +141,12 @@ def decide_generation(evidence: pd.DataFrame) -> Decision | NotDecided:
         )
         parts.append(Part(sweep.where, gap, verdict, p, runs_of(sweep, LSTM, TRANSFORMER)))
         exponent = units.EXPONENT.interval
-        said.append(f"{exponent(lstm.interval)} for the LSTM and {exponent(transformer.interval)} for the Transformer")
+        both = f"{exponent(lstm.interval)} for the LSTM and {exponent(transformer.interval)} for the Transformer"
+        said.append(f"{on_which(sweep, [one for one, _ in timed])}{both}")
     if not parts:
-        return NotDecided()
-    return Decision(together(parts), f"a decoding step grows with the position to the power {'; '.join(said)}")
+        return NotDecided(left_out)
+    clause = f"a decoding step grows with the position to the power {'; '.join(said)}"
+    return Decision(together(parts), clause, left_out)
 
 
 def _step_exponents(sweep: Sweep) -> tuple[Student, Student] | None:

@@ -93,6 +93,11 @@ class Ruling:
         """Those of all parts, each once."""
         return tuple(dict.fromkeys(run for part in self.parts for run in part.runs))
 
+    @property
+    def counting(self) -> int:
+        """Number of parts that have seeds enough; of all where none has."""
+        return sum(part.enough for part in self.parts) or len(self.parts)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -138,7 +143,7 @@ def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False, eac
     if (verdict is Verdict.UNDECIDED or majority_missing or each) and holds and fails:
         return conditional(parts, effect)
     if majority_missing:
-        return Ruling(Verdict.UNDECIDED, effect, math.nan, "", parts)
+        return Ruling(Verdict.UNDECIDED, effect, math.nan, f"it holds on {len(holds)} of {len(counting)} tasks", parts)
     return Ruling(verdict, effect, p, "", parts)
 
 
