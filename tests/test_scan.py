@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from experiments.data import Pair
+from experiments.schema import TEST, VALIDATION
 from experiments.tasks.base import TaskData
 from experiments.tasks.scan import ACTION_BINS, HELD_OUT, SPLITS, Scan, commands, held_out, shuffled
 from models.interface import PAD
@@ -214,6 +216,33 @@ def test_loaded_data(task: Scan, digest: str) -> None:
             assert min(counts[edge] for edge in reached) >= 30  # enough for a curve
     assert ("longer" in data.evaluation) == (task.split != "simple")
     assert all(set(batch.slices) == set(task.axes) for batches in data.evaluation.values() for batch in batches)
+
+
+def test_a_fraction_of_the_training_set() -> None:
+    def sources(fraction: float) -> dict[str, list[tuple[int, ...]]]:
+        data = Scan(fraction=fraction).load(None)
+        size = int(data.description["train_sequences"])
+        batch = next(data.training(size, torch.Generator().manual_seed(0)))
+        assert batch.size == size
+        found = {"train": batch.source.tolist()}
+        found |= {
+            split: [row for one in data.evaluation[split] for row in one.source.tolist()]
+            for split in (VALIDATION, TEST)
+        }
+        vocabulary = data.source_vocabulary.symbols
+        return {
+            split: sorted(" ".join(vocabulary[i] for i in row if i != PAD) for row in rows)
+            for split, rows in found.items()
+        }
+
+    small, large, whole = (sources(fraction) for fraction in (0.01, 0.25, 1.0))
+    assert [len(one["train"]) for one in (small, large, whole)] == [158, 3932, 15_728]
+    assert set(small["train"]) < set(large["train"]) < set(whole["train"])
+    assert all(one[split] == whole[split] for one in (small, large) for split in (VALIDATION, TEST))
+    with pytest.raises(ValidationError, match="only the split simple has one, split is length"):
+        Scan(split="length", fraction=0.5)
+    with pytest.raises(ValidationError):
+        Scan(fraction=0)
 
 
 def test_options() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ from experiments.tasks.synthetic import (
     permutations,
     split_of,
     spread,
+    trimmed,
 )
 from models.interface import BOS, EOS, PAD
 
@@ -155,6 +157,58 @@ def test_nothing_that_is_drawn_ahead_is_handed_out_twice() -> None:
     sequences = [tuple(row) for batch in batches for row in batch.source.tolist()]
     assert len(set(sequences)) == len(sequences) == 6_000
     assert {batch.source.shape[1] for batch in batches} == {16, 17}
+
+
+FIXED = {
+    "uniform sizes": AssociativeRecall(max_pairs=6, examples=500),
+    "sizes by their logarithm": DelayedMatch(max_noise=20, examples=500),
+    "targets of all lengths": SelectiveCopy(examples=100),
+}
+
+
+@pytest.mark.parametrize("task", FIXED.values(), ids=FIXED)
+def test_a_fixed_training_set_is_seen_again_and_again(task: SyntheticTask) -> None:
+    assert task.examples is not None
+    data = task.load(None)
+    assert data.description["train_sequences"] == str(task.examples)
+    batches = data.training(7, torch.Generator().manual_seed(0))
+    seen: Counter[tuple[int, ...]] = Counter()
+    drawn = Counter({0: 0})
+    while drawn.total() < 40 * task.examples:
+        batch = next(batches)
+        assert 1 <= batch.size <= 7
+        drawn[batch.source.shape[1]] += batch.size
+        seen.update(map(tuple, batch.source.tolist()))
+    known = task._training_set()
+    of_set = Counter(tuple(row) for batch in known.values() for row in trimmed(batch).source.tolist())
+    assert of_set.total() == task.examples
+    assert set(seen) == set(of_set)
+    tested = {tuple(row) for batch in data.evaluation[TEST] for row in batch.source.tolist()}
+    large = {size for size in task.sizes() if task.space(size) >= SMALLEST_SHARED_SPACE}
+    assert large
+    assert not tested & {tuple(row) for size in large & set(known) for row in trimmed(known[size]).source.tolist()}
+    fresh = type(task).model_validate(task.model_dump() | {"examples": None})
+    shares = [Counter(batch.source.shape[1] for batch in first(one, 1, count=3000)) for one in (task, fresh)]
+    for width, count in shares[1].items():  # sizes come as often as in a fresh sample
+        assert abs(shares[0][width] - count) < 6 * count**0.5 + 0.06 * count
+
+
+def test_a_round_hands_every_sequence_out_once() -> None:
+    task = AssociativeRecall(min_pairs=5, max_pairs=5, examples=100)
+    batches = task.load(None).training(32, torch.Generator().manual_seed(0))
+    sizes, sequences = [], []
+    for _ in range(4):
+        batch = next(batches)
+        sizes.append(batch.size)
+        sequences += map(tuple, batch.source.tolist())
+    assert sizes == [32, 32, 32, 4]
+    assert len(set(sequences)) == 100
+
+
+def test_a_smaller_training_set_is_part_of_a_larger_one() -> None:
+    small, large = (AssociativeRecall(examples=count)._training_set() for count in (100, 1000))
+    for size, batch in small.items():
+        assert same(batch, large[size].select(slice(batch.size)))
 
 
 @by_label

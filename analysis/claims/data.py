@@ -28,7 +28,7 @@ from analysis.runs import family, groups, names
 from analysis.variants import options
 from experiments import schema
 
-SIZE_OPTIONS = frozenset({"words", "size"})  # of tasks: how much of their data they train on
+SIZE_OPTIONS = frozenset({"words", "size", "fraction", "examples"})  # of tasks: how much of their data they train on
 MOST_DOUBLINGS = 40  # of one sequence: more than all data there are
 STEEPER = Rule(above=0.0, below=0.0)
 PER_DOUBLING = Scale(units.Quantity("gain of the Transformer over the LSTM", "points per doubling", 100.0, "+z.2f"))

@@ -9,11 +9,14 @@ One command and its actions::
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from experiments import corpus
 from experiments.data import Example, Pair, TaskData
@@ -43,10 +46,16 @@ class Scan(Task):
     - ``add_jump``: 14,670 to train on, ``jump`` 1,467 times among them and no other command with it; the 7,706 to test.
     - ``add_turn_left``: 21,890, ``turn left`` 2,189 times among them; 1,208.
     - ``around_right``: 15,225 without ``around right``; 4,476 with it, but none with ``turn around right``.
+
+    Attributes:
+        split: as above.
+        fraction: share of the training pairs of `simple` that are trained on (Lake & Baroni 2018, experiment 1); a
+            smaller training set is part of every larger one.
     """
 
     name: Literal["scan"] = "scan"
     split: Literal["simple", "length", "add_jump", "add_turn_left", "around_right"] = "simple"
+    fraction: float = Field(default=1.0, gt=0, le=1)
 
     headline: ClassVar[str] = SEQUENCE_ACCURACY
     metrics: ClassVar[tuple[str, ...]] = (TOKEN_ACCURACY, SEQUENCE_ACCURACY)
@@ -56,12 +65,18 @@ class Scan(Task):
         "Baroni & Lake 2018, Rearranging the familiar"
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.fraction < 1 and self.split != "simple":
+            raise ValueError(f"fraction: only the split simple has one, split is {self.split}")
+        return self
+
     def load(self, data_root: Path | None) -> TaskData:
         """Generates the commands; `data_root` has no use."""
         known, unknown = SPLITS[self.split]()
         train, evaluation = held_out(known, unknown, in_range=self.split == "simple")
         return corpus.corpus_data(
-            train,
+            train[: math.ceil(self.fraction * len(train))],
             evaluation,
             slices={"actions": lambda pair: corpus.upper_edge(len(pair.target), ACTION_BINS)},
             description={

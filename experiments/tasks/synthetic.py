@@ -1,4 +1,4 @@
-"""Tasks whose sequences are drawn, not read: a fresh sample at every training step.
+"""Tasks whose sequences are drawn, not read: a fresh sample at every training step, unless a number is stated.
 
 All sequences of a batch have the same size (length, number of pairs, depth). A batch is drawn on the CPU, whatever the
 device, so that a seed means the same data everywhere. Small tensors cost what their operations cost to call, so that
@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -37,7 +37,8 @@ SEQUENCES = {VALIDATION: 32, TEST: 128, LONGER: 128}  # evaluated of each size
 EVALUATED_TOKENS = 16_384  # at most, source and target, in a batch of an evaluation set (but for a single sequence)
 AHEAD = 16  # batches of a size that training draws at once, …
 AHEAD_TOKENS = 65_536  # … unless these tokens are fewer: then as many as they are, and at least one
-_SEEDS = {VALIDATION: 1, TEST: 2, LONGER: 3}  # of the fixed evaluation sets, the same for every run
+_SEEDS = {VALIDATION: 1, TEST: 2, LONGER: 3, TRAIN: 4}  # of what is fixed, the same for every run
+BLOCK = 64  # sequences of a fixed training set that are drawn at once: a smaller set is part of every larger one
 _HASH_WEIGHTS = torch.randint(-(2**62), 2**62, (4096,), generator=torch.Generator().manual_seed(20_170_612)) | 1
 
 Size = Annotated[int, Field(ge=1, le=100_000)]
@@ -45,7 +46,14 @@ Sizes = tuple[Annotated[int, Field(ge=1, le=100_000)], ...]
 
 
 class SyntheticTask(Task):
-    """A task that draws sequences of a stated size."""
+    """A task that draws sequences of a stated size.
+
+    Attributes:
+        examples: number of sequences to train on, of all sizes together, the same for every seed; not stated, there is
+            no end of them.
+    """
+
+    examples: int | None = Field(default=None, ge=1, le=10_000_000)
 
     size_axis: ClassVar[str]  # what a size counts: "length", "pairs", "digits"
     geometric: ClassVar[bool] = False  # sizes are spread, and drawn, by their logarithm: 1-2 as often as 32-64
@@ -104,7 +112,8 @@ class SyntheticTask(Task):
             description={
                 "source": f"drawn: {self.label}",
                 "digest": digest.hexdigest(),
-                "training": "a fresh sample at every step",
+                **({"training": "a fresh sample at every step"} if self.examples is None else {}),
+                **({} if self.examples is None else {"train_sequences": str(self.examples)}),
                 **{split: str(sum(batch.size for batch in batches)) for split, batches in evaluation.items()},
                 "sizes whose sequences also occur in training": ", ".join(map(str, shared)) or "none",
             },
@@ -135,12 +144,10 @@ class SyntheticTask(Task):
     def _training_batches(
         self, wanted: int | Tokens, generator: torch.Generator, device: torch.device = CPU, /
     ) -> Iterator[Batch]:
-        sizes = self.sizes()
-        odds = torch.tensor([1 / size if self.geometric else 1.0 for size in sizes]).cumsum(0)
+        if self.examples is not None:
+            yield from self._again_and_again(wanted, generator, device)
         drawn: dict[int, Batch] = {}  # of each size, what is not handed out yet
-        while True:
-            place = torch.rand((), generator=generator) * odds[-1]
-            size = sizes[min(int(torch.searchsorted(odds, place, right=True)), len(sizes) - 1)]
+        for size in self._drawn_sizes(self._odds(), generator):
             batch_size = wanted if isinstance(wanted, int) else self._sequences_in(wanted, size)
             left = drawn.pop(size, None)
             if left is None or left.size < batch_size:
@@ -148,6 +155,45 @@ class SyntheticTask(Task):
                 left = fresh if left is None else _join(left, fresh)
             yield trimmed(left.select(slice(batch_size))).to(device)
             drawn[size] = left.select(slice(batch_size, None))
+
+    def _again_and_again(
+        self, wanted: int | Tokens, generator: torch.Generator, device: torch.device
+    ) -> Iterator[Batch]:
+        """Batches of the fixed training set: every sequence of a size once, in random order, then all of them again."""
+        known = self._training_set()
+        rows: dict[int, Tensor] = {}  # of each size, those that are still to come in this round
+        for size in self._drawn_sizes({size: batch.size for size, batch in known.items()}, generator):
+            batch_size = wanted if isinstance(wanted, int) else self._sequences_in(wanted, size)
+            left = rows.get(size)
+            if left is None or not len(left):
+                left = torch.randperm(known[size].size, generator=generator)
+            yield trimmed(known[size].select(left[:batch_size])).to(device)
+            rows[size] = left[batch_size:]
+
+    def _training_set(self) -> dict[int, Batch]:
+        """Size → its sequences of the fixed training set, shared out as the sizes of a fresh sample are drawn."""
+        assert self.examples is not None
+        odds = self._odds()
+        edges = (torch.tensor(list(odds.values())).cumsum(0) / sum(odds.values()) * self.examples).round().long()
+        found = {}
+        for size, count in zip(odds, edges.diff(prepend=edges.new_zeros(1)).tolist(), strict=True):
+            if count:
+                generator = torch.Generator().manual_seed(_SEEDS[TRAIN])
+                blocks = [self._draw_from(TRAIN, BLOCK, size, generator) for _ in range(-(-count // BLOCK))]
+                found[size] = functools.reduce(_join, blocks).select(slice(count))
+        return found
+
+    def _odds(self) -> dict[int, float]:
+        """How often a size of training is drawn, against the others."""
+        return {size: 1 / size if self.geometric else 1.0 for size in self.sizes()}
+
+    @staticmethod
+    def _drawn_sizes(odds: Mapping[int, float], generator: torch.Generator) -> Iterator[int]:
+        """Sizes at random, without end."""
+        sizes, edges = list(odds), torch.tensor(list(odds.values())).cumsum(0)
+        while True:
+            place = torch.rand((), generator=generator) * edges[-1]
+            yield sizes[min(int(torch.searchsorted(edges, place, right=True)), len(sizes) - 1)]
 
     def _draw_ahead(self, batch_size: int, size: int, generator: torch.Generator) -> Batch:
         """A few batches of training."""
