@@ -9,6 +9,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -23,6 +24,7 @@ _context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
 
 START_LIMIT = 600.0  # seconds that a new process may take to import what it needs
 STOP = "stop"
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)  # which a terminal or a scheduler sends to all: the parent decides
 
 
 @dataclass
@@ -132,7 +134,12 @@ class Processes:
 def _start(place: Place, number: int) -> _Worker:
     ours, theirs = _context.Pipe()
     process = _context.Process(target=_work, args=(theirs, place, number), daemon=False)  # it has children of its own
-    process.start()
+    resource_tracker.ensure_running()  # which unblocks them when it is started
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)  # inherited: it imports for seconds before it ignores
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     theirs.close()
     return _Worker(process, ours, number)
 
@@ -150,8 +157,9 @@ def _work(connection: Connection, place: Place, number: int) -> None:
     While a run is executed nothing but that can arrive, so that a look at the connection tells whether to stop: no lock
     is shared between processes, which one that is killed might take with it.
     """
-    for name in (signal.SIGINT, signal.SIGTERM):  # which a terminal or a scheduler sends to all: the parent decides
-        signal.signal(name, signal.SIG_IGN)
+    for interrupt in INTERRUPTS:
+        signal.signal(interrupt, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     prepare_process()
     if place.device == "cuda":
         take_gpu(number)

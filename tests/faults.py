@@ -131,6 +131,15 @@ class Campaign:
         return found
 
 
+def workers_of(parent: int) -> int:
+    """How many workers a process has, those that still import included."""
+    count = 0
+    for child in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            count += "spawn_main" in " ".join(child.cmdline())
+    return count
+
+
 def _kill(process: psutil.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGKILL)

@@ -255,6 +255,21 @@ def test_an_interrupted_grid_goes_on_as_if_nothing_had_been(
     assert metrics_of(finished) == metrics_of(undisturbed)
 
 
+def test_an_interrupt_of_all_processes_while_workers_import_fails_no_run(place: Place, tmp_path: Path) -> None:
+    """A terminal or a scheduler sends it to the whole group: workers outlive it, and what was begun before goes on."""
+    campaign = Campaign(tmp_path, ("--set", "compare.seed=[0]"))
+    for run in runs_of(tmp_path, "compare.seed=[0]"):
+        assert once(run, place, lambda status: None, stop=lambda: True) == Outcome("interrupted")
+    for interrupt in (signal.SIGINT, signal.SIGTERM):
+        grid = campaign.start()
+        while faults.workers_of(grid.pid) < 2:
+            assert grid.poll() is None, campaign.output()
+            time.sleep(0.01)
+        os.killpg(grid.pid, interrupt)
+        assert grid.wait(timeout=120) == 130, campaign.output()
+        assert [run.info.status for run in campaign.runs()] == ["KILLED"] * 2
+
+
 # --- several at once -------------------------------------------------------------------------------------------------
 
 
