@@ -1,7 +1,7 @@
 """What is sent to MLflow of one run, in a form that may be repeated: the store then has everything once.
 
 A record (experiments.state keeps it) is what the store is to be told of a run, in plain values: its id there (None
-while it has none), status, reason, name, tags, parameters, dataset and points.
+while it has none), status, reason, name, tags, parameters (none once the store has taken them), dataset and points.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ def send_record(client: MlflowClient, experiment_id: str, state: RunState, recor
         Whether the store took it; the run's state is gone then.
     """
     try:
-        if record["run_id"] is None:
-            create(client, experiment_id, state, record)
+        create(client, experiment_id, state, record)
         run_id = record["run_id"]
         _log_dataset(client, run_id, record["dataset"])
         client.log_batch(run_id, tags=[RunTag(name, value) for name, value in record["tags"].items()])
@@ -50,13 +49,15 @@ def send_record(client: MlflowClient, experiment_id: str, state: RunState, recor
 
 
 def create(client: MlflowClient, experiment_id: str, state: RunState, record: dict[str, Any]) -> None:
-    """Creates the run and notes its id."""
-    run = client.create_run(experiment_id, run_name=record["name"], tags=record["tags"])
-    record["run_id"] = run.info.run_id
-    state.write_record(record)
+    """Creates the run and notes its id, sends its parameters: what of this the store has not taken yet."""
+    if record["run_id"] is None:
+        run = client.create_run(experiment_id, run_name=record["name"], tags=record["tags"])
+        record["run_id"] = run.info.run_id
+        state.write_record(record)
     parameters = [Param(name, value) for name, value in record["parameters"]]
     for start in range(0, len(parameters), PARAMETERS_AT_ONCE):
         client.log_batch(record["run_id"], params=parameters[start : start + PARAMETERS_AT_ONCE])
+    record["parameters"] = []
 
 
 def log_points(client: MlflowClient, run_id: str, points: Sequence[Metric]) -> None:

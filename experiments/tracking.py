@@ -227,8 +227,7 @@ class TrackedRun:
 
     def _send(self, points: Sequence[Metric]) -> int:
         """Creates the run where the store has not heard of it yet, renews its lease, sends points."""
-        if self.id is None:
-            create(self._client, self._store.experiment_id, self._state, self._record)
+        create(self._client, self._store.experiment_id, self._state, self._record)
         assert self.id is not None
         self._client.set_tag(self.id, schema.LEASE, str(int(time.time()) + LEASE))
         log_points(self._client, self.id, points)

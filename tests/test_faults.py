@@ -465,6 +465,20 @@ def test_a_store_that_cannot_be_written_gets_everything_when_it_can(place: Place
     has_all(place.store, "k", 5)
 
 
+def test_parameters_that_were_refused_are_sent_again(place: Place, tmp_path: Path) -> None:
+    """The run is created, then the disk is full: what its settings are is not known before the store takes them."""
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("CREATE TRIGGER full BEFORE INSERT ON params BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    run = begin(place.store, "k")
+    assert run.id is not None
+    log(run, 0, 3)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("DROP TRIGGER full")
+    log(run, 3, 5)
+    assert run.finish("FINISHED")
+    has_all(place.store, "k", 5)
+
+
 def test_a_server_that_goes_away_gets_everything_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
