@@ -156,14 +156,15 @@ class TrackedRun:
         self.table([*columns, *axes], data, schema.PREDICTIONS_ARTIFACTS[split])
 
     def to_keep(self) -> dict[str, Any]:
-        """What a checkpoint must hold of this run: the points that the store does not have, and the time it took."""
+        """What a checkpoint must hold of this run: the points that the store does not have, tags, the time it took."""
         self._forget_sent()
-        seconds = self._seconds + time.perf_counter() - self._started
-        return {"points": [plain(point) for point in self._points], "seconds": seconds}
+        points, tags = [plain(point) for point in self._points], dict(self._record["tags"])
+        return {"points": points, "tags": tags, "seconds": self._seconds + time.perf_counter() - self._started}
 
     def take_up(self, kept: Mapping[str, Any]) -> None:
         """Puts back what a checkpoint held."""
         self._points = [Metric(*point) for point in kept["points"]]
+        self._record["tags"] |= kept.get("tags", {})  # of which older checkpoints have none
         self._kept = 0
         self._seconds = kept["seconds"]
         self._started = time.perf_counter()

@@ -257,6 +257,21 @@ def test_an_interrupted_sweep_goes_on_under_the_same_ids(place: Place, tmp_path:
         assert sorted(point.step for point in history) == [4, 6, 8]
 
 
+def test_why_a_sweep_stopped_outlives_an_interruption(place: Place, tmp_path: Path) -> None:
+    """Every phase is too slow at the first length, after which the sweep is interrupted."""
+    path = tmp_path / "sweeps.yaml"
+    path.write_text(SWEEPS, encoding="utf-8")
+    runs = load_grid(str(path), ["seed=12", "model=lstm", "efficiency.lengths=[4, 6]"]).runs
+    seen: list[int] = []
+    stopped = execute(runs, place, lambda run, status: seen.append(status.step), stop=lambda: 1 in seen)
+    assert [outcome.kind for outcome in stopped.values()] == ["interrupted"]
+    assert [outcome.kind for outcome in execute(runs, place, lambda run, status: None).values()] == ["finished"]
+    (kept,) = stored(place, run_key(runs[0], "cpu"))
+    for phase in ("train_step", "encode", "decode", "generate", "generate_naive"):
+        assert kept.data.metrics[f"{schema.STOPPED_AT}{phase}"] == 4
+        assert kept.data.tags[f"{schema.STOPPED_BY}{phase}"].startswith(schema.BY_TIME)
+
+
 def test_runs_that_follow_from_others(place: Place, tmp_path: Path) -> None:
     """Told of each run that is over, once, what it says is executed as well; the observer sees nothing else."""
     first, bad, second, third = runs_of(tmp_path, ["compare.seed=[20, 21]", "training.steps=25"])
