@@ -148,12 +148,20 @@ def begin(job: Job, place: Place) -> tuple[dict[Run, Attempt], dict[Run, Outcome
     Returns:
         The attempts, and the outcomes of the runs that are not attempted.
     """
-    claims = {run: RunState.claim(place.store.states / run_key(run, place.device)) for run in job}
-    claimed = {run: state for run, state in claims.items() if state is not None}
+    claimed: dict[Run, RunState] = {}
+    unclaimed = Outcome("claimed")
+    try:
+        for run in job:
+            state = RunState.claim(place.store.states / run_key(run, place.device))
+            if state is not None:
+                claimed[run] = state
+    except OSError as error:  # as of a disk that takes no more
+        traceback.print_exc()
+        unclaimed = Outcome("failed", reason(error))
     if len(claimed) < len(job):  # what is measured side by side is measured by one process
         for state in claimed.values():
             state.release()
-        return {}, dict.fromkeys(job, Outcome("claimed"))
+        return {}, dict.fromkeys(job, unclaimed)
     begun = {run: _begin(run, state, place) for run, state in claimed.items()}
     return (
         {run: attempt for run, attempt in begun.items() if isinstance(attempt, Attempt)},

@@ -163,8 +163,10 @@ def left_to_send(states: Path) -> list[Path]:
         record = read_record(folder)
         if record is not None and record["status"] != RUNNING and not is_claimed(folder):
             left.append(folder)
-        elif record is None and not is_claimed(folder) and (state := RunState.claim(folder)) is not None:
-            state.discard() if state.read_record() is None else state.release()
+        elif record is None and not is_claimed(folder):
+            with suppress(OSError):  # a folder without a lock, on a disk that takes no more
+                if (state := RunState.claim(folder)) is not None:
+                    state.discard() if state.read_record() is None else state.release()
     return left
 
 

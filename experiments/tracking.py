@@ -295,7 +295,11 @@ def leave(store: Store, key: str, status: str, reason: str, host: str | None = N
     Returns:
         Whether the run had finished, and its process only could not say so any more.
     """
-    state = RunState.claim(store.states / key)
+    try:
+        state = RunState.claim(store.states / key)
+    except OSError as error:
+        logging.getLogger(__name__).warning("a run could not be marked as %s: %s", status, error)
+        return False
     if state is None:
         return False
     record = state.read_record()

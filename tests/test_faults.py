@@ -380,6 +380,22 @@ def test_a_full_disk_does_not_stop_a_training(place: Place, tmp_path: Path, monk
     assert sorted(point.step for point in curve) == [25, 50]
 
 
+def test_a_run_for_which_there_is_no_place_on_the_disk_fails_alone(place: Place, tmp_path: Path) -> None:
+    """Where its folder should be is a file: it can neither be claimed nor, by the parent, be marked."""
+    runs = runs_of(tmp_path, "training.steps=25", "model=lstm", "compare.seed=[0, 1]")
+    place.store.states.mkdir(parents=True, exist_ok=True)
+    (place.store.states / run_key(runs[0], "cpu")).touch()
+    watcher = Watcher()
+    failures = execute_grid(runs, place, 1, watcher)
+    assert [reason.partition(":")[0] for reason in failures.values()] == ["NotADirectoryError"]
+    assert watcher.over == {runs[0]: failures[runs[0]], runs[1]: ""}
+    assert not leave(place.store, run_key(runs[0], "cpu"), "FAILED", "gone")
+    assert left_to_send(place.store.states) == []
+    together = execute((runs[1], runs[0]), place, lambda run, status: None)
+    assert [outcome.kind for outcome in together.values()] == ["failed", "failed"]
+    assert not is_claimed(place.store.states / run_key(runs[1], "cpu"))
+
+
 def test_checkpoints_of_which_none_can_be_read_are_a_new_beginning(place: Place, tmp_path: Path) -> None:
     run = runs_of(tmp_path, "training.steps=100", "model=lstm", "seed=0")[0]
     asked = iter(range(1000))
