@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from experiments import schema
-from experiments.config import EfficiencyRun, LearnRun, Run, run_key, run_name
+from experiments.config import EfficiencyRun, GradientsRun, LearnRun, Run, run_key, run_name
 from experiments.environment import git_state, hardware, versions
 from experiments.memory import is_out_of_memory
 from experiments.schema import FAILED, FINISHED, KILLED
@@ -36,6 +36,11 @@ def jobs(runs: Iterable[Run]) -> list[Job]:
     for run in runs:
         found.setdefault(run.efficiency if isinstance(run, EfficiencyRun) else run, []).append(run)
     return [tuple(together) for together in found.values()]
+
+
+def devices_of(job: Job) -> int:
+    """How many processes execute a job, each on a GPU or with a thread of its own."""
+    return max(run.training.devices if isinstance(run, LearnRun | GradientsRun) else 1 for run in job)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import ray
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from experiments.attempts import Job, Outcome, Place, reason
-from experiments.config import EfficiencyRun, LearnRun, Run, run_key
+from experiments.attempts import Job, Outcome, Place, devices_of, reason
+from experiments.config import EfficiencyRun, Run, run_key
 from experiments.engine import LOOK_EVERY, Begun, Event, Lost
 from experiments.environment import prepare_process
 from experiments.run import execute
@@ -117,9 +117,7 @@ class Tasks:
 
 def needs(job: Job, device: str, workers: int) -> dict[str, float]:
     """What a job is given, in the terms of Ray: what is measured has its device for itself."""
-    run = job[0]
-    alone = isinstance(run, EfficiencyRun)
-    devices = run.training.devices if isinstance(run, LearnRun) else 1
+    alone, devices = isinstance(job[0], EfficiencyRun), devices_of(job)
     if device == "cuda":
         return {"num_cpus": devices, "num_gpus": devices if alone or devices > 1 else 1 / workers}
     most = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])

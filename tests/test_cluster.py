@@ -27,7 +27,7 @@ from ray.cluster_utils import Cluster
 from experiments import schema
 from experiments.attempts import Place, jobs
 from experiments.cluster import Tasks, connect, needs
-from experiments.config import LearnRun, Run, run_key
+from experiments.config import GradientsRun, LearnRun, Run, run_key
 from experiments.execution import Limits, execute_grid
 from experiments.grid import load_grid
 from experiments.stores import open_store, past_runs
@@ -160,6 +160,9 @@ def test_what_jobs_are_given(cluster: Cluster, tmp_path: Path) -> None:
         shared = replace(learn[0], training=learn[0].training.model_copy(update={"devices": 2}))
         assert needs((shared,), "cpu", 4) == {"num_cpus": 2}
         assert needs((shared,), "cuda", 4) == {"num_cpus": 2, "num_gpus": 2}
+        reaching = next(run for run in load_grid("gradients").runs if isinstance(run, GradientsRun))
+        reaching = replace(reaching, training=reaching.training.model_copy(update={"devices": 4}))
+        assert needs((reaching,), "cuda", 1) == {"num_cpus": 4, "num_gpus": 4}
     finally:
         ray.shutdown()
         cluster.remove_node(large)
