@@ -13,7 +13,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from experiments.attempts import Job, Outcome, Place
+from experiments.attempts import Job, Outcome, Place, devices_of
 from experiments.config import EfficiencyRun, Run
 from experiments.engine import LOOK_EVERY, Begun, Event, Lost
 from experiments.environment import prepare_process, take_gpu
@@ -33,7 +33,8 @@ class _Worker:
 
     process: SpawnProcess
     connection: Connection
-    number: int  # from 0, of those in the pool; which GPU it has follows from it
+    number: int  # from 0, of those in the pool; which GPU it has follows from it …
+    devices: int = 1  # … and that, of a job of several processes, those after it are taken, too
     ticket: int | None = None  # of its job
     left: int = 0  # runs of the job that have not ended
     given: float = 0.0  # time.monotonic() when it got the job …
@@ -49,8 +50,9 @@ class Processes:
         self._tickets = itertools.count()
 
     def takes(self, job: Job) -> bool:
-        """See `Engine`."""
-        return len(self._busy()) < (1 if isinstance(job[0], EfficiencyRun) else self._workers)
+        """See `Engine`: a job of several processes counts as so many workers, and is begun alone if it is too large."""
+        left = self._workers - sum(worker.devices for worker in self._busy())
+        return not self._busy() or (not isinstance(job[0], EfficiencyRun) and devices_of(job) <= left)
 
     def begin(self, job: Job) -> int:
         """See `Engine`: it goes to an idle worker that is alive, or to a new one."""
@@ -61,15 +63,14 @@ class Processes:
             except OSError:  # it died while it was idle
                 self._bury(worker)
         else:
-            taken = {worker.number for worker in self._pool}
-            worker = _start(self._place, next(number for number in itertools.count() if number not in taken))
+            worker = _start(self._place, self._free_number(devices_of(job)))
             self._pool.append(worker)
             worker.connection.send(job)
         if isinstance(job[0], EfficiencyRun):  # who waits holds memory and, on a GPU, counts as one who shares it
             for other in [other for other in self._pool if other is not worker]:
                 other.connection.close()  # then it ends by itself
                 self._bury(other)
-        worker.ticket, worker.left = next(self._tickets), len(job)
+        worker.ticket, worker.left, worker.devices = next(self._tickets), len(job), devices_of(job)
         worker.given, worker.begun = time.monotonic(), False
         return worker.ticket
 
@@ -124,6 +125,11 @@ class Processes:
 
     def _busy(self) -> list[_Worker]:
         return [worker for worker in self._pool if worker.ticket is not None]
+
+    def _free_number(self, devices: int) -> int:
+        """The first number from which on so many are free."""
+        taken = {worker.number + i for worker in self._pool for i in range(worker.devices)}
+        return next(first for first in itertools.count() if taken.isdisjoint(range(first, first + devices)))
 
     def _bury(self, worker: _Worker) -> None:
         worker.process.join()

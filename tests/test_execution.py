@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from multiprocessing import Pipe
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -346,6 +347,28 @@ def test_workers_share_the_gpus_of_a_machine(place: Place, monkeypatch: pytest.M
         ours.close()
         processes._work(theirs, replace(place, device="cuda"), number)
     assert taken == [0, 1, 2, 3, 0]
+
+
+def test_a_job_of_several_processes_counts_as_so_many_workers(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two teams of two fill four GPUs, each with its own; one that is too large has what there is."""
+
+    def shared(seed: int, devices: int) -> tuple[Run]:
+        (run,) = runs_of(tmp_path, [f"training.devices={devices}", "model=lstm", f"seed={seed}"])
+        return (run,)
+
+    monkeypatch.setattr(processes, "_start", lambda place, number: processes._Worker(Mock(), Mock(), number))
+    engine = processes.Processes(place, 4)
+    engine.begin(shared(0, 2))
+    assert engine.takes(shared(1, 2))
+    engine.begin(shared(1, 2))
+    assert not engine.takes(shared(2, 1))
+    assert [worker.number for worker in engine._pool] == [0, 2]
+    whole = processes.Processes(place, 4)
+    assert whole.takes(shared(3, 8))
+    whole.begin(shared(3, 8))
+    assert not whole.takes(shared(4, 1))
 
 
 def test_divergence_is_a_failed_run_with_its_reason(place: Place, tmp_path: Path) -> None:
