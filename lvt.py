@@ -144,19 +144,25 @@ def plan(
 
     from experiments.asked import campaign_of, device_of
     from experiments.campaign import Member
-    from experiments.planning import plan_of, show_campaign, show_grid
+    from experiments.planning import plan_of, plans_of, show_campaign, show_grid
 
     chosen, campaign = device_of(device), grid == CAMPAIGN
     replaced = tuple(overrides or ())
-    members = campaign_of(profile, replaced) if campaign else (Member(grid, profile, replaced),)
-    plans = [plan_of(member, chosen, data, _uri(tracking_uri), estimate=estimate) for member in members]
+    refused: list[str] = []
+    if campaign:
+        members = campaign_of(profile, replaced)
+        plans, refused = plans_of(members, chosen, data, _uri(tracking_uri), estimate=estimate)
+    else:
+        plans = [plan_of(Member(grid, profile, replaced), chosen, data, _uri(tracking_uri), estimate=estimate)]
     if as_json:
         contents = [{"grid": one.grid, "command": one.command, "device": chosen, "runs": one.rows} for one in plans]
         typer.echo(json.dumps(contents if campaign else contents[0], indent=1))
     elif campaign:
-        show_campaign(plans)
+        show_campaign(plans, chosen)
     else:
         show_grid(plans[0])
+    if refused:
+        stop(f"not planned: {', '.join(refused)}")
 
 
 @app.command()

@@ -18,7 +18,7 @@ import typer
 
 from experiments.asked import campaign_of, command_line, device_of, loaded_grid, past_of, results_of, sizes_of
 from experiments.config import Run, run_key, run_name
-from experiments.console import console, show_runs, stop, table
+from experiments.console import USAGE, console, show_runs, stop, table
 from experiments.grid import Grid
 from experiments.schema import TUNING
 from experiments.state import left_to_send
@@ -53,13 +53,13 @@ class How:
 
 def run_grid(grid: str, profile: str | None, overrides: Sequence[str], how: How) -> None:
     """Executes the runs of a grid that are not over; where models are tuned the trials, then the final phase."""
+    loaded = _loaded(grid, profile, overrides, how.data)
+    _run(loaded, command_line(grid, profile, overrides), how, *_where(how))
+
+
+def _run(loaded: Grid, command: str, how: How, device: str, engine: Callable[[Place, int], Engine]) -> None:
     out = console()
-    if how.workers not in (None, AUTO) and not (how.workers.isdecimal() and int(how.workers) > 0):
-        stop(f"--workers: found {how.workers!r}; it should be a whole number from 1 on, or auto")
-    loaded = loaded_grid(grid, profile, overrides)
-    sizes_of(loaded, how.data)
-    device, engine = _cluster(how) if how.engine == RAY else _this_machine(how)
-    execution = _Execution(out, loaded, how, device, engine, command_line(grid, profile, overrides))
+    execution = _Execution(out, loaded, how, device, engine, command)
     choices: list[Choice] = []
     runs = [one for one in loaded.runs if one.phase != TUNING]
     if loaded.tunings:
@@ -162,15 +162,18 @@ class _Execution:
 
 
 def run_campaign(profile: str | None, overrides: Sequence[str], how: How) -> None:
-    """Runs one grid of the campaign after another; what failed in one does not stop the next."""
+    """Runs one grid of the campaign after another; what failed in one, its data too, does not stop the next."""
+    members = campaign_of(profile, overrides)
+    device, engine = _where(how)
     failed = []
-    for member in campaign_of(profile, overrides):
+    for member in members:
+        command = command_line(member.grid, member.profile, member.overrides)
         try:
-            run_grid(member.grid, member.profile, member.overrides, how)
+            _run(_loaded(member.grid, member.profile, member.overrides, how.data), command, how, device, engine)
         except typer.Exit as end:
-            if end.exit_code != 1:
+            if end.exit_code not in (1, USAGE):
                 raise
-            failed.append(member.grid)
+            failed.append(command)
     if failed:
         stop(f"something failed in {', '.join(failed)}", code=1)
 
@@ -194,6 +197,20 @@ def _paying_workers(out: Console, runs: list[Run], data: Path | None, device: st
     measured = ", ".join(f"{rate / rates[1]:.2f} with {many}" for many, rate in rates.items())
     out.print(f"workers: {count}; throughput as a multiple of one worker's: {measured}")
     return count
+
+
+def _loaded(grid: str, profile: str | None, overrides: Sequence[str], data: Path | None) -> Grid:
+    """A grid of which every run can be made."""
+    loaded = loaded_grid(grid, profile, overrides)
+    sizes_of(loaded, data)
+    return loaded
+
+
+def _where(how: How) -> tuple[str, Callable[[Place, int], Engine]]:
+    """The device of the runs, and what executes them."""
+    if how.workers not in (None, AUTO) and not (how.workers.isdecimal() and int(how.workers) > 0):
+        stop(f"--workers: found {how.workers!r}; it should be a whole number from 1 on, or auto")
+    return _cluster(how) if how.engine == RAY else _this_machine(how)
 
 
 def _this_machine(how: How) -> tuple[str, Callable[[Place, int], Engine]]:

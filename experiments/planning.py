@@ -16,11 +16,12 @@ from statistics import fmean
 from typing import Any
 
 import torch
+import typer
 
 from experiments.asked import command_line, loaded_grid, past_of, results_of, sizes_of
 from experiments.campaign import Member
 from experiments.config import LearnRun, Run, run_key
-from experiments.console import console, show_runs, table
+from experiments.console import USAGE, console, show_runs, table
 from experiments.environment import prepare_process
 from experiments.estimate import estimated_seconds
 from experiments.inputs import load_task
@@ -95,6 +96,21 @@ def plan_of(member: Member, device: str, data: Path | None, uri: str, *, estimat
     return Plan(loaded.name, loaded.description, command, device, bool(loaded.tunings), rows)
 
 
+def plans_of(
+    members: Sequence[Member], device: str, data: Path | None, uri: str, *, estimate: bool
+) -> tuple[list[Plan], list[str]]:
+    """Of the grids of the campaign, as `plan_of`; and the commands of those that are refused, as for want of data."""
+    plans, refused = [], []
+    for member in members:
+        try:
+            plans.append(plan_of(member, device, data, uri, estimate=estimate))
+        except typer.Exit as end:
+            if end.exit_code != USAGE:
+                raise
+            refused.append(command_line(member.grid, member.profile, member.overrides))
+    return plans, refused
+
+
 def show_grid(plan: Plan) -> None:
     """Prints every run of a grid."""
     out, estimated = console(), plan.seconds_left is not None
@@ -112,7 +128,7 @@ def show_grid(plan: Plan) -> None:
         out.print(f"to do, one after another, runs of kind learn only: {duration(plan.seconds_left)}")
 
 
-def show_campaign(plans: Sequence[Plan]) -> None:
+def show_campaign(plans: Sequence[Plan], device: str) -> None:
     """Prints how much is done of each grid of the campaign."""
     out = console()
     counts = ["runs", "finished", "failed", "to do"]
@@ -124,7 +140,7 @@ def show_campaign(plans: Sequence[Plan]) -> None:
     ]
     timed = ["time left"] if None not in times else []
     out.print(table(["command", *counts, *timed], cells, right=[*counts, *timed]))
-    out.print(f"{sum(len(plan.left) for plan in plans)} runs to do on {plans[0].device}")
+    out.print(f"{sum(len(plan.left) for plan in plans)} runs to do on {device}")
 
 
 def planned(

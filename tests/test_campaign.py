@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner
 
-from experiments import campaign
+from experiments import campaign, files
 from experiments.campaign import CAMPAIGN, Member
 from experiments.grid import load_grid
 from lvt import app
@@ -56,6 +57,37 @@ def test_one_grid_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert untouched.splitlines()[-1] == "2 runs to do on cpu"
     assert "time left" in untouched
     assert not (tmp_path / "other.db").exists()
+
+
+def test_a_grid_without_its_data_does_not_stop_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run or planned: it is named in the end."""
+    whole = tmp_path / "whole.yaml"
+    whole.write_text(
+        "description: Works.\n"
+        "fixed: {kind: learn, budget: {parameters: 5_000}, task: {name: reverse}, model: lstm, seed: 0,\n"
+        "  training: {steps: 20, batch_size: 8, evaluate_every: 10, learning_rate: 1e-3}}\n",
+        encoding="utf-8",
+    )
+    members = (Member("g2p", None, ("task.language=fre",)), Member(str(whole), None))
+    monkeypatch.setitem(campaign.CAMPAIGN, "small", members)
+    monkeypatch.setattr(files, "urlopen", no_network)
+    monkeypatch.setattr(files, "DOWNLOAD_PAUSE", 0.0)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    where = ["--tracking-uri", uri, "--data", str(tmp_path), "--device", "cpu"]
+    planned = CliRunner().invoke(app, ["plan", "campaign", *where])
+    assert planned.exit_code == 2
+    assert "1 runs to do on cpu" in planned.output
+    assert "not planned: lvt run g2p --set task.language=fre" in planned.output
+    found = CliRunner().invoke(app, ["run", "campaign", "--workers", "1", *where])
+    assert found.exit_code == 1
+    assert "all 1 runs are finished" in found.output
+    assert found.output.endswith("something failed in lvt run g2p --set task.language=fre\n")
+    refused = CliRunner().invoke(app, ["run", "campaign", "--workers", "many", *where])
+    assert (refused.exit_code, refused.output.count("--workers: found 'many'")) == (2, 1)
+
+
+def no_network(*arguments: object, **settings: object) -> NoReturn:
+    raise OSError("no network")
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
