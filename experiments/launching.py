@@ -191,8 +191,11 @@ def _paying_workers(out: Console, runs: list[Run], data: Path | None, device: st
     tried = sample(runs)
     if not tried:
         return 1  # everything else is executed alone
-    with out.status("how many workers pay"):
-        rates = throughputs(tried, data, device, psutil.cpu_count() or 1)
+    try:
+        with out.status("how many workers pay"):
+            rates = throughputs(tried, data, device, psutil.cpu_count() or 1)
+    except RuntimeError as error:
+        stop(f"--workers auto: {error}")
     count = paying(rates)
     measured = ", ".join(f"{rate / rates[1]:.2f} with {many}" for many, rate in rates.items())
     out.print(f"workers: {count}; throughput as a multiple of one worker's: {measured}")

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from experiments import packing
+from experiments.console import console
 from experiments.grid import load_grid
+from experiments.launching import _paying_workers
 from experiments.packing import KINDS, paying, sample, throughputs
 
 GRID = """
@@ -56,6 +60,22 @@ def test_throughputs_are_measured_until_more_do_not_pay(tmp_path: Path) -> None:
     rates = throughputs(tried, None, "cpu", 2)
     assert set(rates) == {1, 2}
     assert all(rate > 0 for rate in rates.values())
+
+
+def test_runs_that_no_worker_can_train_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for want of memory: the only worker that tries them dies."""
+    monkeypatch.setattr(packing, "_together", dead)
+    (tmp_path / "g.yaml").write_text(GRID, encoding="utf-8")
+    with pytest.raises(typer.Exit) as end:
+        _paying_workers(console(), list(load_grid(str(tmp_path / "g.yaml")).runs), None, "cpu")
+    assert end.value.exit_code == 2
+    assert capsys.readouterr().err == "lvt: --workers auto: not even one worker can train the runs of this grid\n"
+
+
+def dead(connections: object) -> float:
+    raise EOFError
 
 
 def test_workers_that_are_chosen_are_used(tmp_path: Path) -> None:
