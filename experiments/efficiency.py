@@ -84,7 +84,7 @@ def measure(
         subjects: the models.
         settings: what is measured, the same for all.
         device: on which nothing else runs meanwhile.
-        watch: told how many lengths and positions of how many are done.
+        watch: told how many lengths and positions of how many are done, before each phase and each peak of memory, too.
 
     Returns:
         For each subject what went wrong with it, while the others went on; None where nothing did.
@@ -95,8 +95,7 @@ def measure(
     total = len(settings.lengths) + len(settings.positions)
     with memory.only_what_is_free(device):
         for done in range(min(contender.done for contender in contenders), len(settings.lengths)):
-            watch(done, total)
-            _at_length(contenders, settings.lengths[done], peak, device)
+            _at_length(contenders, settings.lengths[done], peak, device, partial(watch, done, total))
             for contender in contenders:
                 contender.keep(done + 1)
         if settings.positions:
@@ -124,16 +123,21 @@ def matmul_flops_per_second(device: torch.device, bfloat16: bool) -> float:
 # --- the sweeps ------------------------------------------------------------------------------------------------------
 
 
-def _at_length(contenders: Sequence[_Contender], length: int, peak: float, device: torch.device) -> None:
+def _at_length(
+    contenders: Sequence[_Contender], length: int, peak: float, device: torch.device, watch: Callable[[], None]
+) -> None:
     for contender in contenders:
+        watch()
         contender.begin(length)
         for phase, metric in (("train_step", schema.PEAK_MEMORY), ("generate", schema.GENERATE_PEAK_MEMORY)):
             if phase in contender.going_on:
                 contender.measure_memory(phase, metric)
     meanwhile = machine.Watch(device)
     for phase in ("train_step", "encode", "decode", "generate", "generate_naive"):
+        watch()
         _time(contenders, phase, length, device)
     state = meanwhile.state()
+    watch()
     for contender in contenders:
         if contender.going_on - {"step"}:
             contender.log_length(peak)
@@ -150,9 +154,10 @@ def _by_position(
     for contender in contenders:
         contender.begin(settings.lengths[0])
     for done, position in enumerate(settings.positions):
-        watch(done)
         for contender in contenders:
+            watch(done)
             contender.advance(position)
+        watch(done)
         meanwhile = machine.Watch(device)
         _time(contenders, "step", position, device)
         state = meanwhile.state()

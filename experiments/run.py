@@ -45,7 +45,7 @@ def execute(
         job: what to do.
         place: where.
         watch: told how far each is.
-        stop: whether to stop and keep the state; asked after every step of training and at every point of a sweep.
+        stop: whether to stop and keep the state; asked after every step of training and before every phase of a sweep.
     """
     attempts, outcomes = begin(job, place)
     errors: dict[Run, Exception] = {}

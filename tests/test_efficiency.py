@@ -107,7 +107,9 @@ def test_everything_is_measured_at_every_length(monkeypatch: pytest.MonkeyPatch)
     configs: list[ModelConfig] = [LSTM, LEARNED]
     recorders, errors = measured(configs, SETTINGS, lambda done, total: watched.append((done, total)))
     assert errors == [None] * 2
-    assert watched == [(0, 2), (1, 2), (2, 2)]
+    assert list(dict.fromkeys(watched)) == [(0, 2), (1, 2), (2, 2)]
+    phases = 5  # a length may take long: between two signs of progress there is one of them, or one model's memory
+    assert watched.count((0, 2)) >= phases + len(configs)
     for config, recorder in zip(configs, recorders, strict=True):
         values = recorder.values
         assert recorder.tags == {}
