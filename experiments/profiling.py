@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from experiments.data import TaskData
 from experiments.training import update, uses_bfloat16
 from models.attention import Attention
 from models.interface import EncoderDecoder
+from models.lstm import Recurrence
 from models.transformer import FeedForward
 
 ATTENTION, FEED_FORWARD, RECURRENCE = "attention", "feed-forward", "recurrence"
@@ -171,8 +173,21 @@ def _marked(model: nn.Module) -> Iterator[None]:
             open_.pop().__exit__(None, None, None)
 
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    stepping = [module for module in model.modules() if isinstance(module, Recurrence)]
+    for recurrence in stepping:  # position by position, where attention feeds its input, no module is called
+        recurrence.step = _marking(recurrence.step)  # type: ignore[method-assign]
     try:
         yield
     finally:
+        for recurrence in stepping:
+            del recurrence.step
         for handle in handles:
             handle.remove()
+
+
+def _marking(step: Callable[..., Any]) -> Callable[..., Any]:
+    def marked(*arguments: Any) -> Any:
+        with record_function(_MARK + RECURRENCE):
+            return step(*arguments)
+
+    return marked

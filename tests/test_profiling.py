@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_a_step_is_taken_apart(config: ModelConfig, parts: set[str], tmp_path: P
     trace = json.loads(gzip.decompress((tmp_path / "trace.json.gz").read_bytes()))
     names = {event.get("name") for event in trace["traceEvents"]}
     assert {f"part: {part}" for part in parts} <= names
+
+
+def test_steps_of_a_decoder_that_is_fed_its_attention_are_recurrence(tmp_path: Path) -> None:
+    """As many as the target has positions, beside the encoder's one call; afterwards the model is as it was."""
+    data, trace = load_task(TASKS["reverse"](), None), tmp_path / "trace.json"
+    model = build(replace(LSTM, attention="general", input_feeding=True), data.dimensions)
+    settings = Profile(steps=1, batch_size=4, warmup=1)
+    profiling.profile(model, data, settings, seed=0, device=CPU, log=lambda loss, step: None, trace=trace)
+    _, batch = itertools.islice(data.training(4, torch.Generator().manual_seed(0), CPU), 2)
+    names = [event.get("name") for event in json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]]
+    assert names.count("part: recurrence") == 1 + batch.target.shape[1]
+    assert "step" not in vars(model.decoder.recurrence)
 
 
 def test_a_backward_operation_belongs_to_its_forward_part() -> None:
