@@ -26,7 +26,7 @@ from experiments.processes import Processes
 from experiments.training import Status
 
 CLAIMED_AGAIN = 2.0  # seconds until a run that another process executes is tried again
-ATTEMPTS = 5  # at a job whose machines are lost
+ATTEMPTS = 5  # at a job whose machines are lost, the first included
 
 
 class Observer(Protocol):
