@@ -251,7 +251,7 @@ def recommend(
     length: Annotated[int, typer.Option(min=1, help="Tokens of a source.")],
     items: Annotated[int | None, typer.Option(min=1, help="Things to be kept apart, as names or facts.")] = None,
     generate: Annotated[int | None, typer.Option(min=1, help="Tokens to generate.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: whatever was measured.")] = None,
+    device: Annotated[str | None, typer.Option(help="Of times and memory: cpu or cuda; default: any.")] = None,
     grids: Annotated[list[str] | None, typer.Option("--grid", help="May be repeated; default: all.")] = None,
     results: ResultsOption = None,
     tracking_uri: StoreOption = None,

@@ -6,7 +6,7 @@ there is no evidence the answer is that there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +15,29 @@ import pandas as pd
 from analysis import scaling, units
 from analysis.claims.base import ATTENTION, LSTM, TRANSFORMER
 from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, contests, sweeps
+from analysis.scaling import Floats
 from analysis.statistics import Interval, mean, student
 from experiments import schema
 
 CANDIDATES = (LSTM, ATTENTION, TRANSFORMER)
 GOOD_ENOUGH = 0.05  # a model this far behind the best is not recommended for its speed
 LEAST_SEEDS = 5
+POSITIONS = 64  # at which the decoding step is read off, at most
+NO_GROWTH = "growth of the step with its position not measured"
+_MEASURES = {
+    schema.TRAIN_STEP_SECONDS: "time",
+    schema.ENCODE_SECONDS: "time",
+    schema.DECODE_SECONDS_PER_TOKEN: "time",
+    schema.PEAK_MEMORY: "memory",
+}
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a user asks: source length in tokens, items to keep apart, tokens to generate, device ("cpu", "cuda")."""
+    """What a user asks: source length in tokens, items to keep apart, tokens to generate, device ("cpu", "cuda").
+
+    The device is that of times and memory; a model learns the same on any.
+    """
 
     length: int
     items: int | None = None
@@ -41,7 +53,7 @@ class Evidence:
     where: str
     quantity: units.Quantity
     numbers: dict[str, Interval]
-    decides: str  # "accuracy", "time" or "memory"
+    decides: str  # "accuracy", "answer", "time" (where there is no time to an answer) or "memory" (nothing)
     distant: str = ""  # how far from what was asked it was measured
 
 
@@ -55,49 +67,76 @@ class Advice:
 
 
 def recommend(runs: pd.DataFrame, need: Need) -> Advice:
-    """The model that the evidence speaks for: first accuracy, then time among those that are not clearly worse."""
+    """The model that the evidence speaks for: first accuracy, then time among those that are not clearly worse.
+
+    Models are compared on the measures that all of them have. Where tokens are to be generated and it was measured how
+    long an answer takes, that is the time that decides.
+    """
     known = admitted(runs)
-    if need.device is not None:
-        known = known[known["device"] == need.device]
-    found = [*_accuracies(known, need), *_costs(known, need)]
-    scores = [one for one in found if one.decides == "accuracy"]
-    costs = [one for one in found if one.decides == "time"]
+    there = known if need.device is None else known[known["device"] == need.device]
+    found = [*_accuracies(known, need), *_costs(there, need)]
+    scores, answers, times = ([one for one in found if one.decides == what] for what in ("accuracy", "answer", "time"))
     because: list[str] = []
-    models = [base for base in CANDIDATES if any(base in one.numbers for one in found)]
-    if scores:
-        lost = {base: _behind(base, scores) for base in models}
-        best = min((value for value in lost.values() if value is not None), default=0.0)
-        kept = [base for base, value in lost.items() if value is not None and value <= best + GOOD_ENOUGH]
-        for base in models:
-            value = lost[base]
-            if value is not None and base not in kept:
-                words = units.model_name(base)
-                because.append(
-                    f"{words} is {100 * value:.0f} points behind the best, mean over {len(scores)} measures of accuracy"
-                )
+    timed = _having([*answers, *times])
+    models = _having(scores) or timed
+    comparable = _shared(scores, models)
+    if comparable:
+        lost = {base: _behind(base, comparable) for base in models}
+        kept = [base for base in models if lost[base] <= min(lost.values()) + GOOD_ENOUGH]
+        measures = f"mean over {len(comparable)} measures of accuracy" if len(comparable) > 1 else "in accuracy"
+        because += [
+            f"{units.model_name(base)} is {100 * lost[base]:.0f} points behind the best, {measures}"
+            for base in models
+            if base not in kept
+        ]
         models = kept
         if len(kept) > 1:
-            names = " and ".join(map(units.model_name, kept))
-            because.append(f"{names} are within {100 * GOOD_ENOUGH:.0f} points of each other in accuracy")
+            because.append(f"{_names(kept)} are within {100 * GOOD_ENOUGH:.0f} points of each other in accuracy")
+    elif scores:
+        because.append(f"no measure of accuracy is shared by {_names(models)}")
     else:
         because.append("there is no evidence on accuracy at this number of items or distance")
-    if costs and len(models) > 1:
-        slow = {base: _slower(base, models, costs) for base in models}
-        timed = {base: value for base, value in slow.items() if value is not None}
-        if timed:
-            first = min(timed, key=lambda base: timed[base])
-            rest = ", ".join(
-                f"{units.model_name(b)} takes {v:.2f} times as long" for b, v in timed.items() if b != first
-            )
-            because.append(f"{units.model_name(first)} is the fastest of them" + (f": {rest}" if rest else ""))
-            models = [first]
-    elif not costs:
+    unknown = [base for base in timed if base not in _having(scores)]
+    if scores and unknown:
+        because.append(f"there is no evidence on the accuracy of {_names(unknown)}")
+    costs = _shared(answers, models) or _shared(times, models)
+    if need.generate is not None and times and not answers:
+        because.append("there is no evidence on the time to generate")
+    if not answers and not times:
         because.append("there is no evidence on time" + (f" on the device {need.device}" if need.device else ""))
-    few = [one for one in scores if min(interval.n for interval in one.numbers.values()) < LEAST_SEEDS]
-    if few and scores:
-        because.append(f"with caution: {len(few)} of {len(scores)} accuracies are of fewer than {LEAST_SEEDS} seeds")
-    chosen = models[0] if len(models) == 1 and (scores or costs) else ""
+    elif len(models) > 1 and not costs:
+        because.append(f"no measure of time is shared by {_names(models)}")
+    elif len(models) > 1:
+        slow = {base: _slower(base, models, costs) for base in models}
+        first = min(models, key=lambda base: slow[base])
+        what = ", ".join(dict.fromkeys(one.what for one in costs))
+        rest = ", ".join(f"{units.model_name(b)} takes {slow[b]:.2f} times as long" for b in models if b != first)
+        because.append(f"{units.model_name(first)} is the fastest of them ({what}): {rest}")
+        models = [first]
+    few = [one for one in comparable if min(interval.n for interval in one.numbers.values()) < LEAST_SEEDS]
+    if few:
+        because.append(
+            f"with caution: {len(few)} of {len(comparable)} accuracies are of fewer than {LEAST_SEEDS} seeds"
+        )
+    chosen = models[0] if len(models) == 1 and (comparable or not scores) else ""
     return Advice(chosen, tuple(because), tuple(found))
+
+
+def _having(evidence: Iterable[Evidence]) -> list[str]:
+    """The models of which there is any of this evidence."""
+    measured = {base for one in evidence for base in one.numbers}
+    return [base for base in CANDIDATES if base in measured]
+
+
+def _shared(evidence: Iterable[Evidence], models: Iterable[str]) -> list[Evidence]:
+    """What was measured of all these models."""
+    return [one for one in evidence if one.numbers.keys() >= set(models)]
+
+
+def _names(models: Iterable[str]) -> str:
+    """``"LSTM, LSTM + attention and Transformer"``."""
+    *before, last = map(units.model_name, models)
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def _accuracies(known: pd.DataFrame, need: Need) -> Iterator[Evidence]:
@@ -127,57 +166,107 @@ def _distance(at: float, wanted: float) -> str:
 
 
 def _costs(known: pd.DataFrame, need: Need) -> Iterator[Evidence]:
-    """Times and memory at the length, read off the fitted power laws where it lies between or beyond the lengths."""
-    measures = {schema.TRAIN_STEP_SECONDS: "time", schema.ENCODE_SECONDS: "time", schema.PEAK_MEMORY: "memory"}
-    if need.generate is not None:
-        measures |= {schema.DECODE_SECONDS_PER_TOKEN: "time", schema.GENERATE_SECONDS: "time"}
+    """Times and memory at the length, and the time to an answer of the tokens that are to be generated.
+
+    Where the growth of the decoding step with its position was measured, answers without it are left out.
+    """
+    answers: list[Evidence] = []
     for sweep in sweeps(known):
-        for metric, kind in measures.items():
-            numbers: dict[str, Interval] = {}
-            longest = 0.0
-            for base in CANDIDATES:
-                found = _at_length(sweep, base, metric, need.length)
-                if found is not None:
-                    numbers[base], longest = found[0], max(longest, found[1])
-            if len(numbers) > 1:
-                beyond = f"extrapolated from length {longest:,.0f}" if need.length > longest else ""
-                where = f"length {need.length:,}, {sweep.where}"
-                yield Evidence(units.of(metric).name, where, units.of(metric), numbers, kind, beyond)
+        where = f"length {need.length:,}, {sweep.where}"
+        for metric, kind in _MEASURES.items():
+            if metric == schema.DECODE_SECONDS_PER_TOKEN and need.generate is None:
+                continue
+            curves = {base: curve for base in CANDIDATES if not (curve := _curve(sweep, base, metric)).empty}
+            if len(curves) > 1:
+                numbers = {base: _interval(_at(curve, [need.length])[need.length]) for base, curve in curves.items()}
+                cautions = _of_models({base: _outside(curve, need.length) for base, curve in curves.items()})
+                yield Evidence(units.of(metric).name, where, units.of(metric), numbers, kind, cautions)
+        if need.generate is not None:
+            answered = {base: one for base in CANDIDATES if (one := _answer(sweep, base, need.length, need.generate))}
+            if len(answered) > 1:
+                what = f"encoding and {need.generate:,} decoding step" + ("s" if need.generate > 1 else "")
+                quantity = units.Quantity(what, "ms", 1e3, ",.1f", lower_is_better=True)
+                numbers = {base: interval for base, (interval, _) in answered.items()}
+                cautions = _of_models({base: words for base, (_, words) in answered.items()})
+                answers.append(Evidence(what, where, quantity, numbers, "answer", cautions))
+    yield from [one for one in answers if NO_GROWTH not in one.distant] or answers
 
 
-def _at_length(sweep: Sweep, base: str, metric: str, length: int) -> tuple[Interval, float] | None:
+def _answer(sweep: Sweep, base: str, length: int, generate: int) -> tuple[Interval, str] | None:
+    """Seconds to encode a source and generate so many tokens, with a caution; None where they were not measured.
+
+    The decoding step is that at the length of the source. In batches of that size it may have been measured by position
+    as well: then it is as much longer as the mean over the positions is than the first.
+    """
+    encode, decode = (_curve(sweep, base, name) for name in (schema.ENCODE_SECONDS, schema.DECODE_SECONDS_PER_TOKEN))
+    if encode.empty or decode.empty:
+        return None
+    step = _at(decode, [length])[length]
+    cautions = [_outside(encode, length), _outside(decode, length)]
+    by_position = _curve(sweep, base, schema.STEP_SECONDS) if sweep.fixed_batch else pd.DataFrame()
+    if not by_position.empty:
+        positions = np.linspace(1, generate, min(generate, POSITIONS))
+        steps = _at(by_position, positions)
+        step = step + (steps.mean(axis="columns") - steps[1]).clip(lower=0)
+        cautions.append(_beyond(by_position, generate, "position"))
+    elif generate > 1:
+        cautions.append(NO_GROWTH)
+    seconds = (_at(encode, [length])[length] + generate * step).dropna()
+    return (_interval(seconds), ", ".join(dict.fromkeys(filter(None, cautions)))) if len(seconds) else None
+
+
+def _curve(sweep: Sweep, base: str, metric: str) -> pd.DataFrame:
+    """A family's values by seed and length; empty where there are too few lengths to go by."""
     label = sweep.model(base)
     curve = sweep.curve(label, metric) if label is not None else pd.DataFrame()
-    if curve.empty or curve.shape[1] < LEAST_LENGTHS:
-        return None
-    values = []
-    for row in curve.to_numpy():
-        lengths = curve.columns.to_numpy(dtype=float)
-        if length <= lengths[-1]:
-            values.append(float(np.interp(np.log(length), np.log(lengths), np.log(row))))
-        else:  # the upper half of the curve says how it goes on
-            upper = len(lengths) // 2 if len(lengths) > LEAST_LENGTHS else 0
-            law = scaling.fit(lengths[upper:], row[upper:])
-            values.append(float(np.log(law.at(length))))
-    found = student([np.array(values)]).interval
-    interval = Interval(float(np.exp(found.estimate)), float(np.exp(found.low)), float(np.exp(found.high)), found.n)
-    return interval, float(curve.columns[-1])
+    return curve if curve.shape[1] >= LEAST_LENGTHS else pd.DataFrame()
 
 
-def _behind(base: str, scores: list[Evidence]) -> float | None:
-    """How far behind the best a model is, mean over the measures of accuracy that it has."""
-    gaps = [
-        max(n.estimate for n in one.numbers.values()) - one.numbers[base].estimate
-        for one in scores
-        if base in one.numbers
-    ]
-    return float(np.mean(gaps)) if gaps else None
+def _at(curve: pd.DataFrame, places: Sequence[float] | Floats) -> pd.DataFrame:
+    """Each seed's values at these places: interpolated, as at the first before it, by a power law beyond the last."""
+    measured, wanted = curve.columns.to_numpy(dtype=float), np.asarray(places, dtype=float)
+    upper = len(measured) // 2 if len(measured) > LEAST_LENGTHS else 0  # this half of the curve says how it goes on
+    rows = []
+    for row in curve.to_numpy(dtype=float):
+        values = np.exp(np.interp(np.log(wanted), np.log(measured), np.log(row)))
+        if wanted.max() > measured[-1]:
+            law = scaling.fit(measured[upper:], row[upper:])
+            values = np.where(wanted > measured[-1], law.coefficient * wanted**law.exponent, values)
+        rows.append(values)
+    return pd.DataFrame(rows, curve.index, wanted)
 
 
-def _slower(base: str, models: list[str], costs: list[Evidence]) -> float | None:
-    """Time against the fastest of `models`, geometric mean over the measures that all of them have."""
-    shared = [one for one in costs if all(model in one.numbers for model in models)]
-    ratios = [
-        np.log(one.numbers[base].estimate / min(one.numbers[model].estimate for model in models)) for one in shared
-    ]
-    return float(np.exp(np.mean(ratios))) if ratios else None
+def _interval(values: pd.Series) -> Interval:
+    """Geometric mean over seeds."""
+    found = student([np.log(values.to_numpy())]).interval
+    return Interval(*map(float, np.exp([found.estimate, found.low, found.high])), found.n)
+
+
+def _outside(curve: pd.DataFrame, length: float) -> str:
+    """Says so where a length lies outside of what was measured."""
+    shortest = curve.columns[0]
+    return f"as at length {shortest:,.0f}, the shortest" if length < shortest else _beyond(curve, length, "length")
+
+
+def _beyond(curve: pd.DataFrame, place: float, axis: str) -> str:
+    longest = curve.columns[-1]
+    return f"extrapolated from {axis} {longest:,.0f}" if place > longest else ""
+
+
+def _of_models(cautions: dict[str, str]) -> str:
+    """One caution where it is that of all models, else each with its model."""
+    if len(set(cautions.values())) == 1:
+        return next(iter(cautions.values()))
+    return "; ".join(f"{units.model_name(base)}: {words}" for base, words in cautions.items() if words)
+
+
+def _behind(base: str, scores: Sequence[Evidence]) -> float:
+    """How far behind the best a model is, mean over these measures of accuracy."""
+    gaps = [max(n.estimate for n in one.numbers.values()) - one.numbers[base].estimate for one in scores]
+    return float(np.mean(gaps))
+
+
+def _slower(base: str, models: Sequence[str], costs: Sequence[Evidence]) -> float:
+    """Time against the fastest of `models`, geometric mean over these measures."""
+    ratios = [np.log(one.numbers[base].estimate / min(one.numbers[m].estimate for m in models)) for one in costs]
+    return float(np.exp(np.mean(ratios)))
