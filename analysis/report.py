@@ -14,7 +14,20 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import ablations, claims, drawing, growth, plots, published, reach, tables, tuning, units, variants
+from analysis import (
+    ablations,
+    claims,
+    drawing,
+    growth,
+    plots,
+    published,
+    reach,
+    scaling,
+    tables,
+    tuning,
+    units,
+    variants,
+)
 from analysis import runs as runs_table
 from analysis.attention_maps import AttentionMap
 from analysis.runs import each, final
@@ -61,8 +74,8 @@ def write(
     There are report.html (self-contained: nothing in it is loaded from anywhere, the numbers of its figures are in it),
     report.md, figures/*.svg and *.png with their numbers as *.csv, every measured value as runs.parquet, a row a run
     with its scalars as runs.csv, the numbers behind the tables and sentences as comparison.csv, reach.csv,
-    ablations.csv, models.csv, claims.csv, findings.csv and, of sweeps over length, growth.csv, of tuning trials.csv,
-    and LaTeX tables (booktabs) as *.tex.
+    ablations.csv, models.csv, claims.csv, findings.csv and, of sweeps over length, growth.csv and
+    stops.csv, of tuning trials.csv, and LaTeX tables (booktabs) as *.tex.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -81,7 +94,7 @@ def write(
     plain = variants.simplified(runs)
     numbers, models, entries = tables.comparison(plain), tables.models_table(runs), claims.ledger(runs)
     answers, checks = claims.folklore(runs, entries), published.verify(runs)
-    reached, effects = reach.reached(plain), ablations.effects(runs)
+    reached, effects, stops = reach.reached(plain), ablations.effects(runs), scaling.stops(plain)
     runs_table.write(runs, target / "runs.parquet")
     runs_table.scalars(runs).to_csv(target / "runs.csv", index=False)
     numbers.to_csv(target / "comparison.csv", index=False)
@@ -91,6 +104,7 @@ def write(
     claims.as_frame(entries).to_csv(target / "claims.csv", index=False)
     claims.findings_table(answers).to_csv(target / "findings.csv", index=False)
     growth.growth(runs).to_csv(target / "growth.csv", index=False)
+    stops.to_csv(target / "stops.csv", index=False)
     tuning.trials(runs).to_csv(target / "trials.csv", index=False)
     texts = {
         "comparison": tables.comparison_table(numbers),
@@ -127,6 +141,7 @@ def write(
         "claims_figure": apart.get("claims"),
         "tuning_figure": apart.get("tuning"),
         "figures": [one for one in drawn if one.plot.name not in _APART],
+        "stops": tables.stops_as_table(stops),
         "tuning": tuning.choices_table(tuning.choices(runs)),
         "tuned": tuning.sentences(runs),
         "models": texts["models"],

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -55,6 +55,7 @@ _DTYPES = {
     "measures": "str",
     "language_class": "str",
     "gates": "str",
+    "stops": "str",
     "start_time": "datetime64[ms, UTC]",
     "metric": "str",
     "axis": "str",
@@ -62,7 +63,9 @@ _DTYPES = {
     "value": "float64",
 }
 COLUMNS = tuple(_DTYPES)
-_IN_EARLIER_TABLES = {"phase": schema.FINAL, "trial": None, "tuned": "", "sampler": "", "command": "", "settings": ""}
+_IN_EARLIER_TABLES = {"phase": schema.FINAL, "trial": None} | dict.fromkeys(
+    ("tuned", "sampler", "command", "settings", "stops"), ""
+)
 RUN_COLUMNS = COLUMNS[: COLUMNS.index("metric")]  # one value a run
 LABELS = ("grid", "kind", "task", "model")  # what stands for a configuration in tables and figures
 
@@ -81,6 +84,7 @@ def load(tracking_uri: str, grids: Sequence[str]) -> pd.DataFrame:
         `value` are missing in the one row of a run that logged nothing. `axis` is "" and `at` missing for a scalar.
         `settings` stands for those in which the seeds of one configuration agree ("" where they are not known).
         `gates` is "pass" if every gate of the run did, else the failed ones with their reasons, "" if none was run.
+        `stops` is a JSON object, the phases of an efficiency run that ended early and why ("" if none did).
 
     Raises:
         StoreReadError: no store at `tracking_uri`, no such grid in it, or a run without the tags of experiments.schema.
@@ -189,11 +193,7 @@ def _joined(runs: Sequence[Run], grid: str, measured: pd.DataFrame) -> pd.DataFr
 def _labels(run: Run, grid: str) -> dict[str, Any]:
     """The columns of a run that have one value."""
     tags = run.data.tags
-    gates = {
-        name.removeprefix(schema.GATE_PREFIX): outcome
-        for name, outcome in sorted(tags.items())
-        if name.startswith(schema.GATE_PREFIX)
-    }
+    gates, stops = _with_prefix(tags, schema.GATE_PREFIX), _with_prefix(tags, schema.STOPPED_BY)
     failed = [f"{name}: {outcome}" for name, outcome in gates.items() if outcome != schema.GATE_PASSED]
     return {
         "run_id": run.info.run_id,
@@ -224,8 +224,14 @@ def _labels(run: Run, grid: str) -> dict[str, Any]:
         "measures": tags.get(schema.MEASURES, ""),
         "language_class": tags.get(schema.LANGUAGE_CLASS, ""),
         "gates": "; ".join(failed) or (schema.GATE_PASSED if gates else ""),
+        "stops": json.dumps(stops, ensure_ascii=False) if stops else "",
         "start_time": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
     }
+
+
+def _with_prefix(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """The tags that begin so, without it."""
+    return {name.removeprefix(prefix): text for name, text in sorted(tags.items()) if name.startswith(prefix)}
 
 
 def _fingerprint(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""How a cost grows with length: power laws, local slopes and crossovers, all in log–log space.
+"""How a cost grows with length: power laws, local slopes and crossovers, all in log–log space; and where it ends.
 
 Samples are repeated measurements of one curve, shape (samples, lengths): the seeds of a sweep, or its repetitions.
 Their curve is the geometric mean. Intervals are Student's over the samples; `analysis.calibration` checks by simulation
@@ -7,15 +7,20 @@ that they cover.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from analysis.runs import results
 from analysis.statistics import CONFIDENCE, Interval, mean
+from experiments import schema
 
+STOPS_COLUMNS = ("grid", "task", "hardware", "model", "phase", "stopped_at", "longest", "reason")
 Floats = NDArray[np.float64]
 
 
@@ -112,6 +117,27 @@ def crossover_interval(lengths: ArrayLike, a: ArrayLike, b: ArrayLike) -> Interv
     low = [edge for edge in edges if edge <= math.log(estimate)]
     high = [edge for edge in edges if edge >= math.log(estimate)]
     return Interval(estimate, math.exp(max(low, default=-math.inf)), math.exp(min(high, default=math.inf)), n)
+
+
+def stops(runs: pd.DataFrame) -> pd.DataFrame:
+    """Where the sweep of a model's phase ended before the last length or position, as there was no memory or no time.
+
+    Returns:
+        A row per grid, task, hardware, model and phase (`schema.PHASES`) that ended, columns `STOPS_COLUMNS`:
+        `stopped_at` is the first length (of "step": position) that was not measured and `longest` the last that was,
+        missing where the first already failed, of the seed that stopped first; `reason` "memory: …" or "time: …".
+    """
+    measured = results(runs).query("kind == @schema.EFFICIENCY")
+    found = measured[measured["metric"].str.startswith(schema.STOPPED_AT)].rename(columns={"value": "stopped_at"})
+    found = found.assign(phase=found["metric"].str.removeprefix(schema.STOPPED_AT))
+    last = measured.groupby(["run_id", "metric"])["at"].max()
+    of_phase = pd.MultiIndex.from_arrays([found["run_id"], found["phase"].map(schema.PHASES)])
+    reasons = [
+        json.loads(why or "{}").get(phase, "") for why, phase in zip(found["stops"], found["phase"], strict=True)
+    ]
+    found = found.assign(longest=last.reindex(of_phase).to_numpy(), reason=reasons)
+    first = found.sort_values(["stopped_at", "seed"], kind="stable").drop_duplicates(list(STOPS_COLUMNS[:5]))
+    return first.sort_values(list(STOPS_COLUMNS[:5]))[list(STOPS_COLUMNS)].reset_index(drop=True)
 
 
 def _edges(x: Floats, gaps: Floats) -> list[float]:

@@ -275,5 +275,14 @@ def failures_as_table(found: pd.DataFrame) -> Table:
     return as_table(_without_single_grid(found))
 
 
+def stops_as_table(found: pd.DataFrame) -> Table:
+    """The frame of `scaling.stops`, grid and task left out where there is one only."""
+    counts = {name: units.Quantity(name.replace("_", " "), form=",.0f") for name in ("longest", "stopped_at")}
+    columns = ["grid", "task", "hardware", "model", "phase", *counts, "reason"]
+    alike = [name for name in ("grid", "task") if len(found[name].unique()) < 2]
+    phase = found["phase"].str.replace("_", " ")
+    return as_table(found.assign(phase=phase)[columns].drop(columns=alike), counts)
+
+
 def _without_single_grid(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if len(frame["grid"].unique()) > 1 else frame.drop(columns="grid")

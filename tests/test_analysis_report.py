@@ -112,6 +112,7 @@ def test_everything_is_written(written: Path) -> None:
         "claims.csv",
         "findings.csv",
         "growth.csv",
+        "stops.csv",
         "trials.csv",
     }
     assert (
@@ -240,6 +241,14 @@ def test_text_is_escaped_and_the_command_is_there(page: Page, written: Path) -> 
     assert "lvt report known" in text
     assert "loss is NaN at step 40" in text
     assert "2 finished runs that newer ones with the same labels stand in for" in text
+
+
+def test_where_a_model_stops_stands_on_the_page(known: pd.DataFrame, page: Page, written: Path) -> None:
+    (shown,) = [table for table in page.tables if "stopped at" in table[0]]
+    assert shown[1:] == [[truth.HARDWARE, "Transformer", "generate naive", "64", "128", truth.STOPPED]]
+    assert {"#stops", "#models"} <= set(page.links)
+    assert pd.read_csv(written / "stops.csv")["reason"].tolist() == [truth.STOPPED]
+    assert "## Where each model stops" in (written / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_environment(known: pd.DataFrame) -> None:

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import re
@@ -133,6 +134,12 @@ def test_gates(tracked: str) -> None:
     assert found.to_dict() == {"gated": "padding: differs by 0.3", "passed": "pass"}
 
 
+def test_why_a_sweep_stopped(known: pd.DataFrame) -> None:
+    found = runs.each(known).set_index("key")["stops"]
+    assert json.loads(found["sweep-transformer"]) == {"generate_naive": truth.STOPPED}
+    assert set(found.drop("sweep-transformer")) == {""}
+
+
 def test_several_grids_and_the_order_of_rows(tracked: str, known: pd.DataFrame) -> None:
     both = runs.load(tracked, [truth.OTHER, truth.GRID, truth.GRID])
     assert set(both["grid"]) == {truth.OTHER, truth.GRID}
@@ -201,6 +208,12 @@ def test_a_run_that_the_suite_did_not_write(tracked: str) -> None:
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_the_table_travels_as_a_file(known: pd.DataFrame, tmp_path: Path, kind: str) -> None:
     pd.testing.assert_frame_equal(runs.read(runs.write(known, tmp_path / f"runs.{kind}")), known)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_tables_of_before_a_column_was_kept_are_read(known: pd.DataFrame, tmp_path: Path, kind: str) -> None:
+    earlier = runs.read(runs.write(known.drop(columns="stops"), tmp_path / f"runs.{kind}"))
+    pd.testing.assert_frame_equal(earlier, known.assign(stops=""))
 
 
 def test_other_files_are_refused(known: pd.DataFrame, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import math
 from typing import Any
 
@@ -5,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ledger_runs import Rows, run_rows, table
 
-from analysis import scaling
+from analysis import scaling, tables
+from experiments import schema as s
 
 LENGTHS = [32, 64, 128, 256, 512]
 
@@ -146,3 +149,30 @@ def test_samples_that_do_not_belong_together_are_refused(a: Any, b: Any, message
 def test_what_has_no_power_law_is_refused(lengths: list[int], values: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         scaling.fit(lengths, values)
+
+
+# --- where a sweep ends ----------------------------------------------------------------------------------------------
+def stopped(model: str, seed: int, at: int, phase: str = "train_step", **more: Any) -> Rows:
+    """A sweep of a phase that was measured up to half of where it stopped."""
+    lengths = [n for n in (32, 64, 128) if n < at]
+    points = [(s.PHASES[phase], n, 0.1) for n in lengths]
+    why = {"stops": json.dumps({phase: f"memory: not {at}"})} | more
+    return run_rows(s.EFFICIENCY, "", model, seed, [*points, (f"{s.STOPPED_AT}{phase}", None, at)], **why)
+
+
+def test_where_each_model_stops() -> None:
+    runs = table(
+        *(stopped("transformer", seed, at) for seed, at in enumerate((256, 128, 256))),
+        stopped("lstm", 0, 64, "step", stops=""),  # of a table of before the reasons were kept
+        stopped("lstm", 1, 32, hardware="another"),
+        run_rows(s.EFFICIENCY, "", "lstm_attention", 0, [(s.TRAIN_STEP_SECONDS, 256, 0.1)]),
+    )
+    found = scaling.stops(runs)
+    shown = found[["model", "phase", "stopped_at", "longest", "reason"]].fillna(0).to_numpy().tolist()
+    assert shown == [
+        ["lstm", "step", 64, 32, ""],
+        ["transformer", "train_step", 128, 64, "memory: not 128"],  # of the seed that stopped first
+        ["lstm", "train_step", 32, 0, "memory: not 32"],
+    ]
+    assert tables.stops_as_table(found).rows[2] == ("another", "LSTM", "train step", "–", "32", "memory: not 32")
+    assert scaling.stops(runs[runs["model"] == "lstm_attention"]).empty
