@@ -164,8 +164,9 @@ def write(
 
 
 def facts(runs: pd.DataFrame) -> dict[str, str]:
-    """The line under the title: what was run, how much of it finished, on what and when."""
+    """The line under the title: what was run, how much of it finished, on what and when; without superseded runs."""
     tried, runs = len(tuning.trials(runs)), final(runs)
+    runs = runs[~runs["run_id"].isin(runs_table.superseded(runs)["run_id"])]
     every = each(runs)
     finished = every[every["status"] == schema.FINISHED]
     failed = tables.failures(runs)

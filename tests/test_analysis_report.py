@@ -251,6 +251,14 @@ def test_where_a_model_stops_stands_on_the_page(known: pd.DataFrame, page: Page,
     assert "## Where each model stops" in (written / "report.md").read_text(encoding="utf-8")
 
 
+def test_the_facts_count_the_runs_that_the_tables_are_of(known: pd.DataFrame) -> None:
+    """Not those that newer ones stand in for: two of 21, one of them of a seed that no other has."""
+    facts = report.facts(known)
+    assert (facts["runs"], facts["seeds of each"]) == ("19 finished, 1 failed", "1 to 2")
+    superseded = runs.each(known)["key"].str.startswith("old-settings")
+    assert len(runs.superseded(known)) == superseded.sum() == 2
+
+
 def test_the_environment(known: pd.DataFrame) -> None:
     found = report.environment(known)
     assert found.to_numpy().tolist() == [["cpu", truth.HARDWARE, "python 3.11, torch 2.13", "c0ffeec0ffee", 21]]
