@@ -1,7 +1,8 @@
 """What all figures share: colours and markers of models, panels, lines over seeds, axes and legends.
 
 Nothing here touches pyplot's global state; backgrounds are transparent and the neutral colours are `INK`, `MUTED` and
-`RULE`, so that a page can exchange them in the dark.
+`RULE`, so that a page can exchange them in the dark. A dollar in a name or symbol of the user's is a dollar: such text
+is never parsed as mathematics.
 """
 
 from __future__ import annotations
@@ -145,9 +146,10 @@ def score_limits(ax: Axes, quantity: units.Quantity) -> None:
 
 def finish(ax: Axes, title: str, x: str, y: str) -> None:
     """Title, names of the axes, and the colours that a page can exchange."""
-    ax.set_title(_wrapped(ax, title), loc="left", fontsize=10.5, fontweight="bold", color=INK)
-    ax.set_xlabel(x, fontsize=9.5, color=INK)
-    ax.set_ylabel(y, fontsize=9.5, color=INK)
+    title = _wrapped(ax, title)
+    ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK, parse_math=False)
+    ax.set_xlabel(x, fontsize=9.5, color=INK, parse_math=False)
+    ax.set_ylabel(y, fontsize=9.5, color=INK, parse_math=False)
     ax.set_facecolor("none")
     ax.grid(visible=True, color=RULE, linewidth=0.7)
     ax.set_axisbelow(True)
@@ -185,7 +187,7 @@ def legend_of_models(figure: Figure, style: Look, models: Iterable[str], *, mark
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """Above the panels."""
-    figure.legend(
+    made = figure.legend(
         handles=handles,
         loc="outside upper left",
         ncols=max(1, min(len(handles), 5)),
@@ -193,6 +195,8 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> None:
         labelcolor=INK,
         fontsize=10,
     )
+    for text in made.get_texts():
+        text.set_parse_math(False)
 
 
 def save(figure: Figure, files: Sequence[Path]) -> None:

@@ -177,7 +177,8 @@ def components(runs: pd.DataFrame) -> Figure | None:
             ax.axvspan(-100 * ablations.MARGIN, 100 * ablations.MARGIN, color=MUTED, alpha=0.14, linewidth=0, zorder=0)
         name = units.model_name(full) + (f", grid {grid}" if several_grids else "")
         drawing.finish(ax, name, f"full model minus variant, {unit}", "")
-        ax.set_yticks([i + middle for i in range(len(variants))], [_component(rows) for rows in variants])
+        places = [place + middle for place in range(len(variants))]
+        ax.set_yticks(places, [_component(rows) for rows in variants], parse_math=False)
         ax.set_ylim(len(variants) - 0.5 + middle, middle - 0.5)  # the first variant on top
         ax.tick_params(axis="y", length=0)
         ax.grid(visible=False, axis="y")

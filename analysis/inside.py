@@ -112,8 +112,9 @@ def attention(maps: Sequence[AttentionMap]) -> Figure | None:
             drawing.finish(ax, f"{units.model_name(one.model)}\n{one.task}", "source", "output")
             ax.grid(visible=False)
             ax.tick_params(length=0)
-            ax.set_xticks(np.arange(len(one.source)) + 0.5, one.source, rotation=90 if _wide(one.source) else 0)
-            ax.set_yticks(np.arange(len(one.target)) + 0.5, one.target, rotation=0)
+            turned = 90 if _wide(one.source) else 0
+            ax.set_xticks(np.arange(len(one.source)) + 0.5, one.source, rotation=turned, parse_math=False)
+            ax.set_yticks(np.arange(len(one.target)) + 0.5, one.target, rotation=0, parse_math=False)
             ax.spines[:].set_visible(False)
     drawing.legend(figure, [Line2D([], [], linestyle="", label="weight: 0 dark, 1 bright")])
     return figure

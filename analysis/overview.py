@@ -141,15 +141,16 @@ _TASK_WIDTH = 42  # characters of a task's label before it goes on in the next l
 
 
 def _heat(ax: Axes, cells: pd.DataFrame, title: str) -> None:
-    named = cells.set_axis([units.model_name(model) for model in cells.columns], axis="columns")
-    sns.heatmap(named, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f", ax=ax, cbar=False, linewidths=1)
+    numbers = cells.to_numpy(dtype=float)  # without names, which seaborn would parse as mathematics
+    sns.heatmap(numbers, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f", ax=ax, cbar=False, linewidths=1)
     for text in ax.texts:
         text.set_color(_DARK if text.get_color() == ".15" else _LIGHT)
     drawing.finish(ax, title, "", "")
     ax.grid(visible=False)
     ax.tick_params(length=0)
-    ax.set_xticklabels(ax.get_xticklabels(), rotation=20, ha="right")
-    ax.tick_params(axis="y", labelrotation=0)
+    models = [units.model_name(model) for model in cells.columns]
+    ax.set_xticks(np.arange(len(models)) + 0.5, models, rotation=20, ha="right", parse_math=False)
+    ax.set_yticks(np.arange(len(cells)) + 0.5, cells.index, rotation=0, parse_math=False)
     ax.spines[:].set_visible(False)
 
 

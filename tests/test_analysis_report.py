@@ -560,6 +560,26 @@ def test_maps_of_attention_are_a_figure_of_the_report(known: pd.DataFrame, tmp_p
     assert "](figures/attention.png)" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
+def test_a_dollar_of_the_users_is_no_mathematics(tmp_path: Path) -> None:
+    """In symbols, and in the labels of tasks, categories, models and hardware: such text is drawn as it stands."""
+    sign = r"$\foo$"
+    task, model = f"own(source={sign})", f"lstm(x={sign})"
+    name = s.metric(s.TEST, s.TOKEN_ACCURACY)
+    points: list[Point] = [(name, None, 0.5), (s.of_category(name, "type", sign), None, 0.5), (s.TRAIN_SECONDS, 1, 9.0)]
+    points += [(s.metric(s.TEST, s.TOKEN_ACCURACY, s.DISTANCE), at, 0.5) for at in (1, 2)]
+    learnt = run_rows(s.LEARN, task, model, 0, points)
+    laws = {model: {s.TRAIN_STEP_SECONDS: (1e-3, 1.0)}}
+    runs_of_both = ledger_runs.table(learnt, ledger_runs.sweep_rows(laws, seeds=2, hardware=sign))
+    weights = np.array([[0.9, 0.1], [0.25, 0.75]])
+    maps = [AttentionMap("g", task, model, 0, "r", 0, ("$$", sign), ("$$", "a"), weights)]
+    for plot in (*plots.PLOTS, plots.attention(maps)):
+        figure = plot.draw(runs_of_both)
+        if figure is not None:
+            drawing.save(figure, [tmp_path / f"{plot.name}.svg"])
+    drawn = {file.stem for file in tmp_path.iterdir()}
+    assert drawn == {"attention", "tasks", "categories", "scores", "cost", "pareto"}
+
+
 def test_nothing_to_draw_is_no_figure(known: pd.DataFrame) -> None:
     failed = known[known["status"] == "FAILED"]
     assert [plot.draw(failed) for plot in plots.PLOTS] == [None] * len(plots.PLOTS)
