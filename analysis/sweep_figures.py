@@ -28,7 +28,7 @@ _COSTS = (
 def cost_by_length(runs: pd.DataFrame) -> Figure | None:
     """Time and memory against length, both logarithmic: power laws, fitted and dashed, their exponents, crossovers."""
     measured = results(runs)
-    found = list(sweeps(measured))
+    found = list(sweeps(measured[measured["value"] > 0]))  # 0 is a peak below the resolution of its measurement
     panels = [(sweep, metric) for sweep in found for metric in _COSTS if (sweep.rows["metric"] == metric).any()]
     if not panels:
         return None
@@ -36,7 +36,7 @@ def cost_by_length(runs: pd.DataFrame) -> Figure | None:
     figure, axes = drawing.panels(len(panels), columns=2)
     for ax, (sweep, metric) in zip(axes, panels, strict=True):
         quantity = units.of(metric)
-        curve = sweep.rows[(sweep.rows["metric"] == metric) & (sweep.rows["value"] > 0)]
+        curve = sweep.rows[sweep.rows["metric"] == metric]
         drawing.lines(ax, curve.assign(value=curve["value"] * quantity.scale), style)
         if metric == schema.TRAIN_STEP_SECONDS:
             _quartiles(ax, sweep, style, quantity)

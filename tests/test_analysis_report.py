@@ -528,6 +528,13 @@ def test_costs_and_their_exponents(known: pd.DataFrame) -> None:
     assert {text.get_text() for text in memory.texts} == {exponent("1.00"), exponent("1.50"), exponent("2.00"), "50"}
 
 
+def test_a_cost_below_the_resolution_of_its_measurement_has_no_panel() -> None:
+    laws = {"lstm": {s.TRAIN_STEP_SECONDS: (1e-3, 0.9), s.PEAK_MEMORY: (0.0, 1.0)}}
+    figure = sweep_figures.cost_by_length(ledger_runs.table(ledger_runs.sweep_rows(laws)))
+    assert figure is not None
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["training step"]
+
+
 def test_the_interval_of_a_crossover_is_drawn() -> None:
     runs_of_five = example_runs.store(evaluations=2)
     figure = sweep_figures.cost_by_length(runs_of_five)
