@@ -228,6 +228,9 @@ def test_verdicts_stand_on_the_first_screen(known: pd.DataFrame, page: Page, wri
     table = claims.as_table(entries)
     assert [list(table.header), *map(list, table.rows)] in page.tables
     text = "".join(page.text)
+    tally = text.partition(f"of {len(entries)} claims")[0].rpartition("how sure?")[2]
+    assert "reported" in tally
+    assert sum(int(word) for word in tally.split() if word.isdigit()) == len(entries)
     assert "to the power 0.90 for the LSTM" in text
     assert "ahead by 71.0 points [20.2, 100.0]" in text
     stored = pd.read_csv(written / "claims.csv", keep_default_na=False)
@@ -289,6 +292,9 @@ def test_a_report_on_nothing_but_failures(known: pd.DataFrame, tmp_path: Path) -
     )
     assert "loss is NaN at step 40" in text
     assert text.count('<p class="answer open">') == len(claims.FOLKLORE)
+    page = Page()
+    page.feed(text)
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
     assert "<svg" not in text
     assert list((tmp_path / "figures").iterdir()) == []
 

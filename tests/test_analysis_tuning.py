@@ -276,6 +276,7 @@ def test_a_report_says_what_tuning_chose(tmp_path: Path) -> None:
         assert "token accuracy 95.0 %" in found
         assert plots.TUNING.caption in found.replace("&#39;", "'")
     assert 'href="#tuning"' in page
+    assert 'download="tuning.csv" href="data:text/csv;base64,' in page  # the page stands alone
     assert "## Tuning" in text
     assert (tmp_path / "figures" / "tuning.png").exists()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "figures" / "tuning.csv"), tuning.expected(known))
