@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -133,9 +134,9 @@ class Table:
 
     def markdown(self) -> str:
         """A pipe table."""
-        safe = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
+        header, *safe = [[cell.replace("|", "\\|") for cell in row] for row in (self.header, *self.rows)]
         rows = [[f"**{c}**" if (i, j) in self.best else c for j, c in enumerate(row)] for i, row in enumerate(safe)]
-        return self._tabulate(rows, self.header, "pipe")
+        return self._tabulate(rows, header, "pipe")
 
     def latex(self) -> str:
         """A tabular for the package booktabs; the best in bold."""
@@ -162,6 +163,7 @@ class Table:
             for i, row in enumerate(self.rows)
         ]
         table = self._tabulate(rows, [html.escape(name) for name in self.header], "unsafehtml")
+        table = re.sub(r"<th(?=[ >])", '<th scope="col"', table)
         return table.replace("<table>", '<table class="sortable">', 1)
 
     def _tabulate(self, rows: Iterable[Iterable[str]], header: Iterable[str], form: str) -> str:

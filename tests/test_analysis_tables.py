@@ -93,12 +93,15 @@ def test_grids_are_named_where_there_are_several(known: pd.DataFrame) -> None:
 
 
 def test_one_formatter_three_looks() -> None:
-    table = tables.Table(("a<b", "n"), (("x|y", "1"), ("&", "2")), frozenset({1}), frozenset({(1, 1)}))
-    assert table.plain().splitlines()[2:] == ["x|y      1", "&        2"]
+    table = tables.Table(("a<b", "n|m"), (("x|y", "1"), ("&", "2")), frozenset({1}), frozenset({(1, 1)}))
+    assert table.plain().splitlines()[2:] == ["x|y        1", "&          2"]
+    assert table.markdown().splitlines()[0] == "| a<b   |   n\\|m |"
     assert table.markdown().splitlines()[2:] == ["| x\\|y  |     1 |", "| &     | **2** |"]
     page = table.html()
     assert page.startswith('<table class="sortable">')
     assert "a&lt;b" in page
+    assert page.count('<th scope="col"') == page.count("</th>") == 2
+    assert "<thead>" in page
     assert "&amp;" in page
     assert "<strong>2</strong>" in page
 
