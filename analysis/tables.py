@@ -71,7 +71,7 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def models_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Parameters of each model on each task.
+    """Parameters of each model on each task, and in each sweep.
 
     Returns:
         Columns grid, task, model, parameters, budget, budget_of (what the budget counts, in words), match_error,
@@ -79,10 +79,10 @@ def models_table(runs: pd.DataFrame) -> pd.DataFrame:
         one for each part: embedding, encoder, …; missing where the model has no such part.
     """
     measured = results(runs)
-    learnt = measured[measured["kind"].isin([schema.LEARN, schema.GRADIENTS])]
+    built = measured[measured["kind"].isin([schema.LEARN, schema.GRADIENTS, schema.EFFICIENCY])]
     parts = {f"{schema.PARAMETERS}_{part}": part for part in schema.PARAMETER_PARTS}
     names = {schema.PARAMETERS: "parameters", schema.BUDGET: "budget", schema.MATCH_ERROR: "match_error"} | parts
-    scalars = learnt[learnt["metric"].isin(names)]
+    scalars = built[built["metric"].isin(names)]
     labels = ["grid", "task", "model", "budget_of", "run_id"]
     wide = scalars.pivot_table(index=labels, columns="metric", values="value").rename(columns=names).reset_index()
     columns = ["grid", "task", "model", "parameters", "budget", "budget_of", "match_error", *schema.PARAMETER_PARTS]
