@@ -25,6 +25,7 @@ SPENT = {
     "seconds": units.Quantity("seconds of training", form=",.0f"),
     "flops": units.Quantity("TFLOP of training", scale=1e-12, form=",.2f"),
 }
+_STATE = units.OTHERS[schema.STATE]
 HOLDS = 0.9  # accuracy
 RIGHT = f"{100 * HOLDS:.0f} % are right"
 _LABELS = ["grid", "task", "model", "seed", "run_id"]
@@ -103,16 +104,27 @@ def reach(runs: pd.DataFrame, axis: str, metric: str | None = None, holds: float
 def reached(runs: pd.DataFrame) -> pd.DataFrame:
     """How far along each axis, and how soon, every run that is scored by an accuracy got at least `HOLDS` right.
 
+    On a task that measures how many items are kept, what they are kept in stands beside it: the decoding state.
+
     Returns:
-        A row per run and measure: grid, task, model, seed, run_id, measure (an axis or a key of `SPENT`), value (where
-        it did), and of an axis the smallest and largest value that was measured.
+        A row per run and measure: grid, task, model, seed, run_id, measure (an axis, `schema.STATE` or a key of
+        `SPENT`), value (where it did, or bytes), and of an axis the smallest and largest value that was measured.
     """
     scored = side_by_side(runs)
     scored = scored[scored["headline"].isin([schema.TOKEN_ACCURACY, schema.SEQUENCE_ACCURACY])]
     far = [reach(measured, str(axis)) for axis, measured in scored.groupby("axis")]
     soon = to_reach(scored, HOLDS).melt(_LABELS, list(SPENT), "axis", "reach")
-    together = pd.concat([*far, soon]).rename(columns={"axis": "measure", "reach": "value"})
+    state = _states(scored).assign(axis=schema.STATE)
+    together = pd.concat([*far, state, soon]).rename(columns={"axis": "measure", "reach": "value"})
     return together.reindex(columns=[*_LABELS, "measure", "value", "smallest", "largest"]).reset_index(drop=True)
+
+
+def _states(runs: pd.DataFrame) -> pd.DataFrame:
+    """Bytes of decoding state, as `reach`, of the runs on tasks with a number of items."""
+    measured = results(runs)
+    with_items = {tag for tag in measured["measures"].dropna().unique() if schema.ITEMS in schema.dependencies(tag)}
+    rows = measured[measured["measures"].isin(with_items) & (measured["metric"] == schema.STATE)]
+    return rows[[*_LABELS, "value"]].rename(columns={"value": "reach"})
 
 
 def as_table(found: pd.DataFrame) -> Table:
@@ -131,6 +143,8 @@ def as_table(found: pd.DataFrame) -> Table:
                 continue
             what = f"{SPENT[measure].name} until {RIGHT}"
             cell: Callable[[pd.DataFrame], str] = partial(_how_soon, SPENT[measure])
+        elif measure == schema.STATE:
+            what, cell = _STATE.title, lambda own: _STATE.number(own["value"].median())
         else:
             what, cell = f"{measure} up to which {RIGHT}", _how_far
         counts = [str(len(of_models[model])) if model in of_models else units.MISSING for model in models]

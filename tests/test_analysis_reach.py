@@ -135,3 +135,21 @@ def test_the_table_shows_medians_and_how_many_got_there() -> None:
     nobody = as_table(reached(pd.concat(runs_of("lstm", (0, 0), (10, 10)))))
     assert [row[1:] for row in nobody.rows] == [("length up to which 90 % are right", "10", "2")]
     assert not as_table(reached(table(LEARNING, headline=s.WER))).rows
+
+
+def test_the_decoding_state_stands_beside_the_number_of_items() -> None:
+    """It is what the items are kept in; a task that counts none, or a run that did not record it, has no such row."""
+    curves: dict[str, Curve] = {
+        "test/token_accuracy_by_pairs": {4: 1.0, 8: 0.95, 16: 0.2},
+        s.STATE: {math.nan: 2048.0},
+    }
+    items = table(curves, measures="distance=distance items=pairs")
+    larger = table(curves | {s.STATE: {math.nan: 65536.0}}, measures="items=pairs", run="x", model="transformer")
+    assert [row[1:] for row in as_table(reached(pd.concat([items, larger]))).rows] == [
+        ("pairs up to which 90 % are right", "8", "8", "1"),
+        ("decoding state, KiB", "2.0", "64.0", "1"),
+    ]
+    both: pd.DataFrame = pd.concat([items, table(curves, measures="length=length", task="other", run="y")])
+    assert [row[0] for row in as_table(reached(both)).rows if row[1].startswith("decoding")] == ["t"]
+    without = reached(items[items["metric"] != s.STATE])
+    assert without["measure"].unique().tolist() == ["pairs"]
