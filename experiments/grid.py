@@ -9,7 +9,7 @@ A grid states settings of a run once for all its runs (``fixed``), or as lists o
       budget: {parameters: 300_000}
       training: {steps: 1000, batch_size: 64, evaluate_every: 250, learning_rate: {lstm: 4e-3, transformer: 1.5e-3}}
     compare:
-      task: [{name: reverse}, {name: reverse, max_length: 40}]
+      task: [{name: reverse}, {name: reverse, max_length: 40, longer_lengths: [60, 80]}]
       model: [lstm, {name: transformer, layers: 4}]
       seed: [0, 1]
 

@@ -84,7 +84,10 @@ def _problem(kind: Any, path: KeyPath, details: dict[str, Any]) -> Problem:
             allowed = [word.strip("' ") for word in details["ctx"]["expected"].replace(" or ", ", ").split(",")]
             return Problem(path, f"found {found!r}" + suggestion(found, allowed))
         case "value_error":
-            return Problem(path, str(details["ctx"]["error"]))
+            error = details["ctx"]["error"]
+            if isinstance(error, SettingsError):  # of a check of several settings that knows whose fault it is
+                return Problem(path + error.problems[0].path, error.problems[0].message)
+            return Problem(path, str(error))
         case _:
             message = details["msg"].removeprefix("Input should be ")
             return Problem(path, f"found {found!r}; it should be {message}")

@@ -171,4 +171,4 @@ def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="min_items is larger"):
         SelectiveCopy(min_items=70)
     with pytest.raises(ValueError, match="17 pairs do not fit into a length of 32"):
-        AssociativeRecall(max_pairs=17, num_keys=20, length=32)
+        AssociativeRecall(max_pairs=17, longer_pairs=(), num_keys=20, length=32)

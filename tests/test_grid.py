@@ -19,7 +19,7 @@ fixed:
   budget: {parameters: 50_000}
   training: {steps: 10, batch_size: 4, evaluate_every: 5, learning_rate: {lstm: 4e-3, transformer: 1.5e-3}}
 compare:
-  task: [{name: reverse}, {name: reverse, max_length: 40}]
+  task: [{name: reverse}, {name: reverse, max_length: 40, longer_lengths: [50]}]
   model: [lstm, {name: transformer, layers: 4}]
   seed: [0, 1, 2]
 """
@@ -76,7 +76,7 @@ def test_any_setting_changes_the_key(tmp_path: Path) -> None:
         "training.steps=11",
         "training.weight_decay=0.5",
         "task.symbols=3",
-        "task.longer_lengths=[50]",
+        "task.longer_lengths=[64]",
         "model.dropout=0.5",
         "budget.parameters=60000",
         "seed=7",
@@ -89,7 +89,7 @@ def test_set_replaces_a_setting_of_every_run(tmp_path: Path) -> None:
     runs = learn_runs(load_grid(write(tmp_path), ["task.symbols=5", "training.steps=3", "model=lstm", "seed=0"]))
     assert [(run.task, run.training.steps, run.model.name, run.seed) for run in runs] == [
         (Reverse(symbols=5), 3, "lstm", 0),
-        (Reverse(symbols=5, max_length=40), 3, "lstm", 0),
+        (Reverse(symbols=5, max_length=40, longer_lengths=(50,)), 3, "lstm", 0),
     ]
 
 
@@ -324,6 +324,16 @@ WRONG = {
         "max_length: 40",
         "max_length: 4, min_length: 5",
         r"task\[1\]: min_length is larger than max_length",
+    ),
+    "longer lengths": (
+        "[50]",
+        "[50, 40]",
+        r"task\[1\]\.longer_lengths: \[50, 40\] are not all beyond training, .* to 40",
+    ),
+    "their default": (
+        ", longer_lengths: [50]",
+        "",
+        r"task\[1\]\.longer_lengths: \[24, 32\] are not all .* up to 40: state larger ones, or \[\] for none",
     ),
     "a model": ("[lstm, ", "[ltsm, ", r"compare\.model\[0\]\.name: found 'ltsm'; did you mean lstm\?"),
     "a model's option": ("layers: 4", "layer: 4", r"compare\.model\[1\]\.layer: unknown key; did you mean layers\?"),

@@ -403,3 +403,16 @@ def test_impossible_options_are_refused() -> None:
     with pytest.raises(ValueError, match="min_pairs is larger"):
         AssociativeRecall(min_pairs=9)
     assert math.isclose(AssociativeRecall(num_values=10).chance, 0.1)
+
+
+@by_label
+def test_what_is_trained_on_is_not_beyond_training(task: SyntheticTask) -> None:
+    key = next(name for name in type(task).model_fields if name.startswith("longer_"))
+    largest, step = task.sizes()[-1], task.sizes().step
+    options = task.model_dump() | {"length": 200} if "length" in type(task).model_fields else task.model_dump()
+    if isinstance(task, AssociativeRecall):
+        options["num_keys"] = 20
+    for sizes in ((), (largest + step, largest + 2 * step)):
+        assert type(task)(**options | {key: sizes}).longer_sizes() == list(sizes)
+    with pytest.raises(ValueError, match=rf"{key}: \[{largest + step}, {largest}\] .* beyond .* goes up to {largest}:"):
+        type(task)(**options | {key: (largest + step, largest)})

@@ -29,7 +29,7 @@ tune:
     lstm: {training: {learning_rate: {log_uniform: [1e-3, 1e-2]}}, model: {dropout: {choices: [0.0, 0.2]}}}
     transformer: {training: {learning_rate: {log_uniform: [1e-4, 1e-3]}}, model: {layers: {choices: [1, 2, 4]}}}
 compare:
-  task: [{name: reverse}, {name: reverse, max_length: 40}]
+  task: [{name: reverse}, {name: reverse, max_length: 40, longer_lengths: [50]}]
   model: [lstm, {name: transformer, num_heads: 2}]
   seed: [0, 1, 2]
 """
@@ -118,7 +118,7 @@ def test_runs_of_other_kinds_are_not_tuned(tmp_path: Path) -> None:
     text = (
         GRID.replace("  kind: learn\n", "")
         .replace("  training: {steps: 10, batch_size: 4, evaluate_every: 5}\n", "")
-        .replace("  task: [{name: reverse}, {name: reverse, max_length: 40}]\n", "")
+        .replace("  task: [{name: reverse}, {name: reverse, max_length: 40, longer_lengths: [50]}]\n", "")
     )
     learn = "fixed: {kind: learn, task: {name: reverse}, training: {steps: 10, batch_size: 4, evaluate_every: 5}}"
     grid = load(tmp_path, f"{text}parts: [{{{learn}}}, {{{sweep}}}]\n")
@@ -421,7 +421,9 @@ def test_the_best_trial_is_chosen(scores: tuple[float | None, ...], best: int | 
 
 
 def test_of_an_error_rate_the_least_is_best(tmp_path: Path) -> None:
-    text = GRID.replace("[{name: reverse}, {name: reverse, max_length: 40}]", "[{name: g2p, language: fre}]")
+    text = GRID.replace(
+        "[{name: reverse}, {name: reverse, max_length: 40, longer_lengths: [50]}]", "[{name: g2p, language: fre}]"
+    )
     tuning = load(tmp_path, text).tunings[0]
     assert tuning.choose(scored(tuning, 0.4, 0.1, 0.3, None), "cpu").best is tuning.trials[1]
 

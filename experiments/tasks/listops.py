@@ -56,7 +56,7 @@ class ListOps(SyntheticTask):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        deepest = max(self.max_depth, *self.longer_depths)
+        deepest = max(self.max_depth, *self.longer_depths, 0)
         if self.max_length < 16 * deepest:
             raise ValueError(f"hardly any list of depth {deepest} is that short: at least {16 * deepest} is needed")
         return self

@@ -17,14 +17,15 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from experiments.data import CPU, Batch, Example, TaskData, Tokens, Vocabulary, dimensions_of
 from experiments.schema import LONGER, SEQUENCE_ACCURACY, TEST, TOKEN_ACCURACY, VALIDATION
+from experiments.settings import refuse
 from experiments.tasks.base import Task
 from models.config import Dimensions
 from models.interface import PAD
@@ -59,6 +60,16 @@ class SyntheticTask(Task):
     geometric: ClassVar[bool] = False  # sizes are spread, and drawn, by their logarithm: 1-2 as often as 32-64
     headline: ClassVar[str] = TOKEN_ACCURACY
     metrics: ClassVar[tuple[str, ...]] = (TOKEN_ACCURACY, SEQUENCE_ACCURACY)
+
+    @model_validator(mode="after")
+    def _check_longer(self) -> Self:
+        """Refuses sizes "beyond training" that are trained on, defaults too: what is longer depends on the range."""
+        largest = max(self.sizes(), default=0)
+        if min(self.longer_sizes(), default=largest + 1) <= largest:
+            key = next(name for name in type(self).model_fields if name.startswith("longer_"))
+            words = f"{self.longer_sizes()} are not all beyond training, which goes up to {largest}"
+            raise refuse((key,), f"{words}: state larger ones, or [] for none")
+        return self
 
     @abstractmethod
     def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
