@@ -15,7 +15,7 @@ LARGEST = 2**63  # no setting is a whole number beyond it, and little can count 
 
 
 def parse_yaml(text: str) -> Any:
-    """The tree of plain values that the text stands for, in which every key is text.
+    """The tree of plain values that the text stands for, in which every key is text and every alias is written out.
 
     A key twice is an error, and 4e-3 is a number (YAML 1.2; PyYAML reads it as text).
 
@@ -29,7 +29,14 @@ def parse_yaml(text: str) -> Any:
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets those of int() and date() pass
         raise refuse((), f"not YAML: {error}") from None
     _check(tree, (), (), [0])
-    return tree
+    return _written_out(tree)
+
+
+def _written_out(value: Any) -> Any:
+    """The same values, none of them in two places, where changing one would change the other."""
+    if isinstance(value, dict):
+        return {key: _written_out(inner) for key, inner in value.items()}
+    return [_written_out(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _check(value: Any, path: KeyPath, above: tuple[int, ...], seen: list[int]) -> None:

@@ -108,6 +108,13 @@ def test_set_replaces_an_axis_of_the_grid(tmp_path: Path) -> None:
     }
 
 
+def test_set_changes_nothing_that_an_alias_repeats(tmp_path: Path) -> None:
+    text = GRID.replace("{lstm: 4e-3, transformer: 1.5e-3}", "1e-3").replace("fixed:\n", "fixed: &all\n")
+    path = write(tmp_path, text + "parts: [{fixed: *all}, {fixed: *all}]\n")
+    runs = learn_runs(load_grid(path, ["parts.1.fixed.training.clip=0.25"]))
+    assert [run.training.clip for run in runs] == [1.0] * 12 + [0.25] * 12
+
+
 PROFILES = (
     GRID.replace("  seed: [0, 1, 2]\n", "  seed: [0]\n")
     + """
