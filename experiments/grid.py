@@ -17,7 +17,7 @@ Any value in ``training`` may be a table by model name, as the learning rate her
 option of the task, ``reverse(parameters=300000)``, so that no two runs are called alike.
 
 ``--set path=value`` replaces a setting of every run that can have it (``task.language=fre``) or, where the path begins
-with a key of the grid, of the grid itself (``compare.seed=[0, 1, 2]``).
+with a key of the grid, of the grid itself (``compare.seed=[0, 1, 2]``), unless a level below states it again.
 
 ``tune`` has some settings of each model chosen on validation before the runs that are compared (experiments.tuning).
 
@@ -122,10 +122,14 @@ def load_grid(grid: str, overrides: Sequence[str] = (), profile: str | None = No
         tree = parse_yaml(text)
         own, of_runs = _split_overrides(overrides)
         chosen = _profile(tree, profile)
-        for where, value in own:
-            _set(tree, _stated(tree, chosen, where), value)
+        places = [_stated(tree, chosen, where) for where, _ in own]
+        for place, (_, value) in zip(places, own, strict=True):
+            _set(tree, place, value)
         checked = validate(_Grid, tree, ())
-        runs, tunings = _parse(_expand(_branches(checked, chosen), of_runs))
+        branches = _branches(checked, chosen)
+        for place, (where, value) in zip(places, own, strict=True):
+            _check_counts(branches, place, value, where)
+        runs, tunings = _parse(_expand(branches, of_runs))
     except SettingsError as error:
         lines = [f"{path}: {dotted(p.path) + ': ' if p.path else ''}{p.message}" for p in error.problems]
         raise GridError("\n".join(lines)) from None
@@ -178,6 +182,59 @@ def _branches(grid: _Grid, profile: str | None) -> list[list[Level]]:
     return [[*levels, (place, validate(_Part, part, place))] for place, part in parts] or [levels]
 
 
+def _check_counts(branches: list[list[Level]], place: KeyPath, value: Any, asked: KeyPath) -> None:
+    """Refuses a `value` put at `place` of the grid where, in any part that is run, it does not count."""
+    depth = 2 if place[0] == "profiles" else 0
+    depth += 2 if place[depth : depth + 1] == ("parts",) else 0
+    level, block, paths = place[:depth], place[depth:][:1], list(_paths(place[depth + 1 :], value))
+    if block not in (("fixed",), ("compare",), ("tune",)):
+        return
+    concerned = [levels for levels in branches if level in dict(levels)]
+    if not concerned:
+        raise refuse((f"--set {dotted(asked)}",), "nothing that is run stands there")
+    again = [found for levels in concerned for path in paths for found in _stated_again(levels, level, *block, path)]
+    if again:
+        words = ", ".join(".".join(map(str, path)) for path in dict.fromkeys(again))
+        raise refuse((f"--set {dotted(asked)}",), f"does not count where it is stated again: set {words}")
+
+
+def _stated_again(levels: list[Level], here: KeyPath, block: str | int, path: KeyPath) -> Iterator[KeyPath]:
+    """Where else in a part stands what counts in the place of ``here.block.path``."""
+    if not path:
+        return
+    key = path[0]
+    for where, level in levels[[where for where, _ in levels].index(here) + 1 :]:
+        if block == "compare" and key in level.compare:
+            yield (*where, "compare", key)
+        elif block == "compare" and not isinstance(level.fixed.get(str(key), {}), Mapping):
+            yield (*where, "fixed", key)
+        elif block != "compare" and _states(getattr(level, str(block)), path):
+            yield (*where, block, *path)
+    axes = [((*where, "compare", key), level.compare[key]) for where, level in levels if key in level.compare]
+    if block == "fixed" and axes and all(_states(value, path[1:]) for value in axes[-1][1]):
+        yield axes[-1][0]
+
+
+def _paths(path: KeyPath, value: Any) -> Iterator[KeyPath]:
+    """Of the settings in `value`, which stands at `path`."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _paths((*path, key), inner)
+    else:
+        yield path
+
+
+def _states(tree: Any, path: KeyPath) -> bool:
+    """Whether `tree` says what stands at `path`, itself or by something that is no mapping on the way to it."""
+    for key in path:
+        if not isinstance(tree, Mapping):
+            return True
+        if key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
 def _expand(
     branches: list[list[Level]], overrides: list[tuple[KeyPath, Any]]
 ) -> Iterator[tuple[dict[str, Any], Origins]]:
@@ -194,6 +251,9 @@ def _expand(
                 if not values:
                     raise refuse((*where, "compare", key), "an empty list leaves nothing to run")
                 axes[key] = (*where, "compare", key), values
+            for key, value in level.fixed.items():
+                if key in axes and not isinstance(value, Mapping):
+                    raise refuse((*where, "fixed", key), f"is compared ({dotted(axes[key][0])}): state it in one place")
         count = math.prod(len(values) for _, values in axes.values())
         if count > RUNS:
             raise refuse((*levels[-1][0], "compare"), f"{count:,} runs; a grid may have {RUNS:,}")

@@ -108,6 +108,51 @@ def test_set_replaces_an_axis_of_the_grid(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("profile", "override", "message"),
+    [
+        (None, "fixed.seed=7", "fixed.seed: does not count where it is stated again: set compare.seed"),
+        (
+            "full",
+            "fixed.training.clip=7",
+            "fixed.training.clip: .* again: set profiles.full.parts.0.fixed.training.clip$",
+        ),
+        (
+            "full",
+            "fixed.training={clip: 7}",
+            "fixed.training: .* again: set profiles.full.parts.0.fixed.training.clip$",
+        ),
+        (
+            "full",
+            "compare.task=[{name: reverse}]",
+            "compare.task: does not count where it is stated again: set profiles.full.parts.0.compare.task$",
+        ),
+        ("full", "compare.budget=[{parameters: 1}]", None),  # both mappings: the part's comes first
+        ("small", "profiles.full.compare.seed=[7]", "profiles.full.compare.seed: nothing that is run stands there"),
+    ],
+)
+def test_set_is_refused_where_it_does_not_count(
+    profile: str | None, override: str, message: str | None, tmp_path: Path
+) -> None:
+    path = write(tmp_path, GRID if profile is None else PROFILES)
+    if message is None:
+        assert load_grid(path, [override.replace("1}", "60_000}")], profile).runs
+        return
+    with pytest.raises(GridError, match=f"--set {message}"):
+        load_grid(path, [override], profile)
+
+
+def test_set_is_refused_in_bundled_grids_whose_parts_state_it_again() -> None:
+    parts = ", ".join(f"parts.{i}.compare.seed" for i in range(3))
+    with pytest.raises(GridError, match=f"stated again: set {parts}, parts.3.fixed.seed$"):
+        load_grid("quickstart", ["compare.seed=[7]"])
+    parts = ", ".join(f"profiles.small.parts.{i}.compare.seed" for i in range(2))
+    with pytest.raises(GridError, match=f"stated again: set {parts}$"):
+        load_grid("real", ["compare.seed=[0]"], "small")
+    assert {run.seed for run in load_grid("real", ["parts.0.compare.seed=[7]"], "small").runs} == {0, 7}
+    assert {run.seed for run in load_grid("compositional", ["compare.seed=[7, 8]"]).runs} == {7, 8}
+
+
 def test_set_changes_nothing_that_an_alias_repeats(tmp_path: Path) -> None:
     text = GRID.replace("{lstm: 4e-3, transformer: 1.5e-3}", "1e-3").replace("fixed:\n", "fixed: &all\n")
     path = write(tmp_path, text + "parts: [{fixed: *all}, {fixed: *all}]\n")
@@ -314,6 +359,11 @@ WRONG = {
     "a negative number": ("batch_size: 4", "batch_size: -4", r"fixed\.training\.batch_size: found -4; .* greater than"),
     "not a number": ("4e-3", ".nan", r"fixed\.training\.learning_rate"),
     "an axis": ("seed: [", "sead: [", r"compare\.sead: unknown key; did you mean seed\?"),
+    "fixed and compared": (
+        "kind: learn",
+        "kind: learn\n  seed: 1",
+        r"fixed\.seed: is compared \(compare\.seed\): state it in one place",
+    ),
     "an empty axis": ("[0, 1, 2]", "[]", r"compare\.seed: an empty list leaves nothing to run"),
     "a negative seed": ("[0, 1, 2]", "[-1]", r"compare\.seed\[0\]: a whole number from 0 on"),
     "a task": (
