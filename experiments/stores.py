@@ -148,9 +148,11 @@ def _experiment(tracking_uri: str, grid: str) -> str | None:
 class Past:
     """What a store knows of a grid's earlier runs.
 
+    Of a run that was attempted several times a finished attempt counts, else the last.
+
     Attributes:
         finished: keys of the runs that are finished.
-        failed: key → why, of the runs that failed, also of those that finished another time.
+        failed: key → why, of the runs that failed.
         begun: keys of the runs that were begun and are neither: they run somewhere, or were interrupted.
     """
 
@@ -165,15 +167,15 @@ def past_runs(store: Store) -> Past:
     Raises:
         StoreError: the store cannot be reached.
     """
-    finished, failed, begun = set(), {}, set()
+    last: dict[str, tuple[str, str]] = {}  # key → status and reason
     for status, key, reason in _states(store):
-        if status == FINISHED:
-            finished.add(key)
-        elif status == FAILED:
-            failed[key] = reason
-        else:
-            begun.add(key)
-    return Past(frozenset(finished), failed, frozenset(begun))
+        if status == FINISHED or key not in last:
+            last[key] = status, reason
+    return Past(
+        frozenset(key for key, (status, _) in last.items() if status == FINISHED),
+        {key: reason for key, (status, reason) in last.items() if status == FAILED},
+        frozenset(key for key, (status, _) in last.items() if status not in (FINISHED, FAILED)),
+    )
 
 
 def trial_results(store: Store, *, curves: bool, key: str | None = None) -> dict[str, Result]:
@@ -209,7 +211,7 @@ def _curve(client: MlflowClient, run_id: str, metric: str) -> dict[int, float]:
 
 
 def _states(store: Store) -> list[tuple[str, str, str]]:
-    """Status, key and reason of every run of the grid that has a key.
+    """Status, key and reason of every run of the grid that has a key; those that have not finished, the newest first.
 
     Of a SQLite store they are read from its tables: MLflow's search brings all metrics and parameters along, which for
     ten thousand runs takes half a minute. Should the tables ever be others, all are searched for.

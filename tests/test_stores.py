@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from experiments import schema, stores
+from experiments import index, schema, stores
 from experiments.stores import Store, StoreError, existing_store, open_store, past_runs
 
 
@@ -46,6 +46,29 @@ def test_a_file_is_read_as_mlflow_reads_it(opened: Store, monkeypatch: pytest.Mo
         assert existing_store(store.tracking_uri, "another") is None
     assert past == stores.Past(frozenset("a"), {"b": "for a reason", "e": ""}, frozenset("cd"))
     assert stores.Past() == past_runs(replace(store, experiment_id="12345"))
+
+
+@pytest.mark.parametrize("through", ["its tables", "a search", "a search and an index"])
+def test_of_several_attempts_a_finished_one_counts_else_the_last(
+    through: str, opened: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(opened.tracking_uri)
+    store = replace(opened, experiment_id=client.create_experiment("attempts"))
+    attempts = {"a": ["FAILED", "KILLED"], "b": ["RUNNING", "FAILED"], "c": ["FINISHED", "FAILED"], "d": ["FAILED"] * 2}
+    finished = {}
+    for key, statuses in attempts.items():
+        for when, status in enumerate(statuses, start=1):
+            run_id = client.create_run(store.experiment_id, when, {schema.KEY: key}).info.run_id
+            client.set_tag(run_id, schema.REASON, f"attempt {when}")
+            if status != "RUNNING":
+                client.set_terminated(run_id, status)
+            if status == "FINISHED":
+                finished[key] = run_id
+    if through != "its tables":
+        monkeypatch.setattr(stores, "_states", lambda store: list(stores._states_by_search(client, store)))
+    if through == "a search and an index":
+        index.make(client, store.experiment_id, finished)
+    assert past_runs(store) == stores.Past(frozenset("c"), {"b": "attempt 2", "d": "attempt 2"}, frozenset("a"))
 
 
 def test_tables_that_are_others_are_left_to_mlflow(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
