@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 
 from experiments.campaign import CAMPAIGN, Member
-from experiments.config import EfficiencyRun, LearnRun, Run, run_name
+from experiments.config import EfficiencyRun, GradientsRun, LearnRun, Run, run_name
 from experiments.console import stop
-from experiments.data import DataError
+from experiments.data import BatchError, DataError
 from experiments.grid import Grid, GridError, load_grid
-from experiments.inputs import sized_model
+from experiments.inputs import check_batches, sized_model
 from experiments.stores import Past, Store, StoreError, existing_store, past_runs, trial_results
 from experiments.trials import FAILURE, Result, Tuning
-from models.config import Dimensions, ModelConfig, ModelError
+from models.config import BudgetError, Dimensions, ModelConfig, ModelError
 
 
 def campaign_of(profile: str | None, overrides: Sequence[str]) -> tuple[Member, ...]:
@@ -51,6 +51,7 @@ def sizes_of(
     """
     possible = [one for tuning in grid.tunings for one in tuning.possible]
     sizes: dict[Run, tuple[ModelConfig, Dimensions]] = {}
+    held = set()  # tasks with the tokens of a batch that are known to hold their longest pair
     alike: dict[object, tuple[ModelConfig, Dimensions]] = {}  # the seeds of a grid ask for the same few models
     for one in (*grid.runs, *possible, *trials):
         kind = one.model.config, one.budget, one.efficiency if isinstance(one, EfficiencyRun) else one.task
@@ -58,12 +59,28 @@ def sizes_of(
             if kind not in alike:
                 alike[kind] = sized_model(one, data)
             sizes[one] = alike[kind]
-        except (ModelError, DataError) as error:
+            if isinstance(one, LearnRun | GradientsRun) and (one.task, one.training.batch_tokens) not in held:
+                check_batches(one, data)
+                held.add((one.task, one.training.batch_tokens))
+        except (ModelError, DataError, BatchError) as error:
             which = run_name(one)
             if isinstance(one, LearnRun) and one.tuned is not None:
                 which = f"{run_name(replace(one, tuned=None))} ({one.tuned.words})"
-            stop(f"{grid.name}: {which}: {error}")
+            stop(f"{_place(grid, one, error)}: {which}: {error}")
     return sizes
+
+
+def _place(grid: Grid, run: Run, error: Exception) -> str:
+    """Where the grid states what is wrong with a run."""
+    match error:
+        case BudgetError() if run.budget is not None:
+            return grid.place(run, "budget", run.budget.quantity)
+        case ModelError():
+            return grid.place(run, "model")
+        case BatchError():
+            return grid.place(run, "training", "batch_tokens")
+        case _:
+            return grid.place(run, "task")
 
 
 def past_of(uri: str, grid: Grid) -> tuple[Store | None, Past]:

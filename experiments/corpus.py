@@ -29,6 +29,7 @@ from experiments.data import (
     SPECIAL_SYMBOLS,
     UNKNOWN_SYMBOL,
     Batch,
+    BatchError,
     DataError,
     Example,
     Pair,
@@ -106,7 +107,7 @@ class EncodedPairs:
         if isinstance(size, Tokens):
             longest = int((self.source_lengths + self.target_lengths).max())
             if longest > size.count:
-                raise ValueError(f"batch_tokens: {size.count} are fewer than the {longest} of the longest pair")
+                raise BatchError(f"{size.count} tokens are fewer than the {longest} of the longest pair")
         while True:
             permutation = torch.randperm(len(self.source), generator=generator)
             batches = (

@@ -21,6 +21,10 @@ class DataError(Exception):
     """Real data are missing, corrupt or cannot be downloaded; the message names the file, the line and the remedy."""
 
 
+class BatchError(ValueError):
+    """A sequence alone has more tokens than a batch may; the message says how many."""
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The symbols of one side; the first three are padding, beginning and end of sequence."""
@@ -135,7 +139,7 @@ class TrainingBatches(Protocol):
             device: where the batches are needed.
 
         Raises:
-            ValueError: a sequence alone has more tokens than a batch may.
+            BatchError: with the first batch, where a sequence alone has more tokens than a batch may.
         """
 
 

@@ -32,9 +32,9 @@ import copy
 import itertools
 import json
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,20 @@ class Grid:
         runs: those whose settings are known, none twice; of models that are tuned these are trials: all that are drawn
             at random, else the first.
         tunings: what the runs follow from that have settings of trials.
+        path: of its file.
+        origins: where it states the settings of runs that differ in nothing but seed, training and what tuning sets.
     """
 
     name: str
     description: str
     runs: tuple[Run, ...]
     tunings: tuple[Tuning, ...] = ()
+    path: Path = Path()
+    origins: Mapping[Hashable, Origins] = field(default_factory=dict, repr=False, compare=False)
+
+    def place(self, run: Run, *path: str) -> str:
+        """The file, and where it states a setting of one of its runs: ``"g.yaml: compare.model[1]"``."""
+        return f"{self.path}: {dotted(_locate(path, self.origins.get(_alike(run), {})))}"
 
 
 class _Part(Settings):
@@ -129,12 +137,12 @@ def load_grid(grid: str, overrides: Sequence[str] = (), profile: str | None = No
         branches = _branches(checked, chosen)
         for place, (where, value) in zip(places, own, strict=True):
             _check_counts(branches, place, value, where)
-        runs, tunings = _parse(_expand(branches, of_runs))
+        runs, tunings, origins = _parse(_expand(branches, of_runs))
     except SettingsError as error:
         lines = [f"{path}: {dotted(p.path) + ': ' if p.path else ''}{p.message}" for p in error.problems]
         raise GridError("\n".join(lines)) from None
     name = path.stem if chosen is None else f"{path.stem}-{chosen}"
-    return Grid(name, checked.description, tuple(dict.fromkeys(runs)), tuple(tunings))
+    return Grid(name, checked.description, tuple(dict.fromkeys(runs)), tuple(tunings), path, origins)
 
 
 def _find(grid: str) -> Path:
@@ -294,11 +302,19 @@ def _merge(tree: dict[str, Any], origins: Origins, path: KeyPath, value: Any, or
         origins[path] = origin
 
 
-def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run], list[Tuning]]:
-    """The runs whose settings are stated, trials among them, and what follows from the trials."""
+def _alike(run: Run) -> Hashable:
+    """What is the same of all runs whose model, budget and task stand in one place."""
+    return run.kind, run.plain_task_label, run.model.label, run.budget
+
+
+def _parse(
+    expanded: Iterable[tuple[dict[str, Any], Origins]],
+) -> tuple[list[Run], list[Tuning], dict[Hashable, Origins]]:
+    """The runs whose settings are stated, trials among them, what follows from the trials, and what stands where."""
     runs: list[tuple[str, Run]] = []  # each with what stands for all that differ from it in the seed alone
     known: dict[str, _Known] = {}
     tunings: dict[str, Tuning] = {}
+    places: dict[Hashable, Origins] = {}
     later = 0  # trials that are not known yet
     asked: KeyPath | None = None  # where the grid states that models are tuned
     for tree, origins in expanded:
@@ -311,6 +327,7 @@ def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run
             if tune is None or tree.get("kind") != LEARN or _model_name(tree) not in MODELS:
                 if alike not in known:
                     known[alike] = _Known(parse_run(_resolve_tables(tree)), seedless)
+                    places.setdefault(_alike(known[alike].run), origins)
                 runs.append((alike, replace(known[alike].run, seed=parse_seed(tree))))
                 continue
             seed = parse_seed(tree)
@@ -318,6 +335,7 @@ def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run
             tuning = _tuning(seedless, tune, origins, RUNS - len(runs) - later)
             tunings[alike] = tuning
             known[alike] = _Known(tuning.trials[0], seedless, tuning.tune.ranges[tuning.model].training)
+            places.setdefault(_alike(tuning.trials[0]), origins)
             runs += [(alike, trial) for trial in tuning.trials]
             later += tuning.tune.trials - len(tuning.trials)
         tuning = tunings[alike]
@@ -331,6 +349,7 @@ def _parse(expanded: Iterable[tuple[dict[str, Any], Origins]]) -> tuple[list[Run
     return (
         [replace(run, condition=conditions[alike]) for alike, run in runs],
         [tuning.under(conditions[alike]) for alike, tuning in tunings.items()],
+        places,
     )
 
 

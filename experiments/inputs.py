@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import torch
+
 from experiments import efficiency
 from experiments.config import GradientsRun, LearnRun, ProfileRun, Run
 from experiments.data import TaskData
 from experiments.tasks import Task
-from models.config import Dimensions, ModelConfig, ModelError
+from models.config import BudgetError, Dimensions, ModelConfig, ModelError
 from models.cost import on_meta
 from models.matching import match
 
@@ -20,11 +22,23 @@ def load_task(task: Task, data_root: Path | None) -> TaskData:
     return task.load(data_root)
 
 
+def check_batches(run: LearnRun | GradientsRun, data_root: Path | None) -> None:
+    """Makes the first batch of a training whose batches are counted in tokens.
+
+    Raises:
+        BatchError: the longest pair has more tokens than a batch.
+        DataError: the corpus cannot be read.
+    """
+    if run.training.batch_tokens is not None:
+        next(load_task(run.task, data_root).training(run.training.batch, torch.Generator()))
+
+
 def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensions]:
     """The model's settings with the widths that its budget asks for, and what the task asks of it.
 
     Raises:
-        ModelError: the budget cannot be met, it cannot be built, or the task's symbols do not suit the model.
+        BudgetError: the budget cannot be met.
+        ModelError: it cannot be built, or the task's symbols do not suit the model.
         DataError: the vocabularies are those of a corpus that cannot be read.
     """
     if isinstance(run, LearnRun | GradientsRun | ProfileRun):
@@ -37,5 +51,6 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
             config = match(config, run.budget, dimensions)
         on_meta(config, dimensions)
     except (RuntimeError, OverflowError, MemoryError) as error:  # numbers that torch cannot even count with
-        raise ModelError(f"the model is too large: {error}".splitlines()[0]) from None
+        kind = ModelError if run.budget is None else BudgetError
+        raise kind(f"the model is too large: {error}".splitlines()[0]) from None
     return config, dimensions

@@ -17,6 +17,10 @@ class ModelError(ValueError):
     """A model that cannot be made, for this task or this budget; the message says why."""
 
 
+class BudgetError(ModelError):
+    """A budget that no widths of a model meet."""
+
+
 # --- the halves ------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from models.config import Budget, Dimensions, LSTMConfig, ModelConfig, ModelError, TransformerConfig
+from models.config import Budget, BudgetError, Dimensions, LSTMConfig, ModelConfig, ModelError, TransformerConfig
 from models.cost import count_parameters, on_meta, state_bytes, training_flops_per_token
 
 TOLERANCE = 0.01
@@ -48,7 +48,8 @@ def match(config: ModelConfig, budget: Budget, dimensions: Dimensions) -> ModelC
         dimensions: of the task.
 
     Raises:
-        ModelError: the budget cannot be met, or `config` states its widths already.
+        BudgetError: no widths meet it.
+        ModelError: `config` states its widths already, or the model cannot be made.
     """
     if config.hidden_size is not None:
         raise ModelError("the model states its hidden_size, so a budget has nothing to solve: state one of the two")
@@ -59,7 +60,7 @@ def match(config: ModelConfig, budget: Budget, dimensions: Dimensions) -> ModelC
     step = math.lcm(config.hidden_multiple, 1 if budget.quantity == "state_bytes" else 4)
     smallest = cost(step, 1)
     if smallest > budget.amount * (1 + TOLERANCE):
-        raise ModelError(
+        raise BudgetError(
             f"the smallest model takes {smallest:,.0f} {budget.words}, more than the budget of {budget.amount:,} "
             f"(vocabularies of {dimensions.source_vocabulary} and {dimensions.target_vocabulary} symbols)"
         )
@@ -77,7 +78,7 @@ def match(config: ModelConfig, budget: Budget, dimensions: Dimensions) -> ModelC
         if abs(error) <= TOLERANCE and (best is None or distance < best[0]):
             best = distance, _with_widths(config, hidden_size, second)
     if best is None:
-        raise ModelError(
+        raise BudgetError(
             f"no widths come within ±{TOLERANCE:.0%} of {budget.amount:,} {budget.words}: "
             f"the nearest legal ones, in steps of {step}, are {nearest:+.1%} off"
         )

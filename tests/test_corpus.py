@@ -224,7 +224,7 @@ def test_batches_by_tokens_are_of_similar_length_equally_full_and_in_mixed_order
     widths = [batch.source.shape[1] for batch in epoch_of]
     assert widths != sorted(widths, reverse=True)
     assert len({batch.size for batch in epoch_of}) > 3  # short ones stand in larger batches
-    with pytest.raises(ValueError, match="batch_tokens: 50 are fewer than the 80 of the longest pair"):
+    with pytest.raises(ValueError, match="50 tokens are fewer than the 80 of the longest pair"):
         next(data.training(Tokens(50), torch.Generator()))
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from experiments.asked import sizes_of
 from experiments.grid import GridError, load_grid
-from experiments.inputs import sized_model
-from models.config import ModelError
 
 GRID = """
 description: To be damaged.
@@ -100,14 +102,15 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 def refusal(path: Path) -> str:
     """Why a grid cannot be run; "" where it can."""
+    said = io.StringIO()
     try:
         grid = load_grid(str(path))
-        for run in (*grid.runs, *(one for tuning in grid.tunings for one in tuning.possible)):
-            sized_model(run, None)
+        with redirect_stderr(said):
+            sizes_of(grid, None)
     except GridError as error:
         return str(error)
-    except ModelError as error:
-        return f"{path}: {error}"
+    except typer.Exit:
+        return said.getvalue().removeprefix("lvt: ")
     return ""
 
 
@@ -185,4 +188,24 @@ def test_impossible_models(setting: str, value: int, tmp_path: Path) -> None:
     del tree["fixed"]["budget"]
     tree["compare"]["model"] = [{"name": "transformer", **widths}]
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    assert refusal(path)
+    assert refusal(path).startswith(f"{path}: compare.model[0]")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("parameters: 5_000", "parameters: 5", "fixed.budget.parameters: lstm · reverse"),
+        ("parameters: 5_000", "state_bytes: 5_000, length: 5", "fixed.budget.state_bytes: "),
+        (
+            "fixed: {training: {warmup_steps: 5}}",
+            "fixed: {budget: {parameters: 5}}",
+            "parts[0].fixed.budget.parameters: lstm",
+        ),
+        ("batch_size: 4", "batch_tokens: 9", "fixed.training.batch_tokens: lstm · reverse(max_length=4)"),
+    ],
+)
+def test_what_no_run_can_be_made_of_is_told_where_it_stands(old: str, new: str, place: str, tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    assert old in GRID
+    path.write_text(GRID.replace(old, new), encoding="utf-8")
+    assert refusal(path).startswith(f"{path}: {place}")

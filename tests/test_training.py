@@ -249,7 +249,7 @@ def test_batches_of_drawn_tasks_have_at_most_so_many_tokens() -> None:
     batches = data.training(Tokens(64), torch.Generator().manual_seed(0))
     sizes = {batch.source.shape[1]: batch.size for _, batch in zip(range(60), batches, strict=False)}
     assert sizes == {length: 64 // (2 * length) for length in range(1, 7)}
-    with pytest.raises(ValueError, match="batch_tokens: 1 are fewer than the"):
+    with pytest.raises(ValueError, match="1 tokens are fewer than the 12 of the longest pair"):
         next(data.training(Tokens(1), torch.Generator().manual_seed(0)))
 
 

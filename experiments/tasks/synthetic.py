@@ -23,7 +23,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from experiments.data import CPU, Batch, Example, TaskData, Tokens, Vocabulary, dimensions_of
+from experiments.data import CPU, Batch, BatchError, Example, TaskData, Tokens, Vocabulary, dimensions_of
 from experiments.schema import LONGER, SEQUENCE_ACCURACY, TEST, TOKEN_ACCURACY, VALIDATION
 from experiments.settings import refuse
 from experiments.tasks.base import Task
@@ -155,11 +155,13 @@ class SyntheticTask(Task):
     def _training_batches(
         self, wanted: int | Tokens, generator: torch.Generator, device: torch.device = CPU, /
     ) -> Iterator[Batch]:
+        if isinstance(wanted, Tokens) and (longest := self._tokens(self.sizes()[-1])) > wanted.count:
+            raise BatchError(f"{wanted.count} tokens are fewer than the {longest} of the longest pair")
         if self.examples is not None:
             yield from self._again_and_again(wanted, generator, device)
         drawn: dict[int, Batch] = {}  # of each size, what is not handed out yet
         for size in self._drawn_sizes(self._odds(), generator):
-            batch_size = wanted if isinstance(wanted, int) else self._sequences_in(wanted, size)
+            batch_size = wanted if isinstance(wanted, int) else wanted.count // self._tokens(size)
             left = drawn.pop(size, None)
             if left is None or left.size < batch_size:
                 fresh = self._draw_ahead(batch_size, size, generator)
@@ -174,7 +176,7 @@ class SyntheticTask(Task):
         known = self._training_set()
         rows: dict[int, Tensor] = {}  # of each size, those that are still to come in this round
         for size in self._drawn_sizes({size: batch.size for size, batch in known.items()}, generator):
-            batch_size = wanted if isinstance(wanted, int) else self._sequences_in(wanted, size)
+            batch_size = wanted if isinstance(wanted, int) else wanted.count // self._tokens(size)
             left = rows.get(size)
             if left is None or not len(left):
                 left = torch.randperm(known[size].size, generator=generator)
@@ -212,12 +214,9 @@ class SyntheticTask(Task):
         batches = AHEAD_TOKENS // (batch_size * (empty.source.shape[1] + empty.target.shape[1]))
         return self._draw_from(TRAIN, batch_size * min(max(batches, 1), AHEAD), size, generator)
 
-    def _sequences_in(self, tokens: Tokens, size: int) -> int:
-        """How many sequences of this size a batch of so many tokens holds."""
-        one = self.draw(1, size, torch.Generator().manual_seed(0)).tokens
-        if one > tokens.count:
-            raise ValueError(f"batch_tokens: {tokens.count} are fewer than the {one} of one sequence")
-        return tokens.count // one
+    def _tokens(self, size: int) -> int:
+        """Of a sequence of this size."""
+        return self.draw(1, size, torch.Generator().manual_seed(0)).tokens
 
     def _evaluation_set(self, split: str, sizes: list[int]) -> list[Batch]:
         generator = torch.Generator().manual_seed(_SEEDS[split])
