@@ -92,8 +92,8 @@ def text_data(
         vocabulary_size: number of pieces, where a side is made of them.
         max_length: of source and of target, in symbols; None where there is no limit.
         longer: whether a longer pair is an error or left out, and counted in the description.
-        overlap: what becomes of a pair for validation or test whose source stands in the training part: an error, left
-            out and counted, or kept because it is meant to be there.
+        overlap: what becomes of a pair for validation or test whose source, as symbols, stands in the training part: an
+            error, left out and counted, or kept because it is meant to be there.
         description: of the data. Added are, beside what `corpus_data` adds, the fingerprints of the tables and the
             numbers of pairs left out.
 
@@ -102,7 +102,7 @@ def text_data(
     """
     of_source, of_target = tokenisers(source_tokens, target_tokens, tables[TRAIN], vocabulary_size)
     facts = {"fingerprint": ", ".join(table.table._fingerprint for table in tables.values())}
-    known = set(tables[TRAIN].table["source"])
+    known = {of_source.split(source) for source in tables[TRAIN].table["source"]}
     pairs: dict[str, list[Pair]] = {}
     written: dict[str, list[tuple[str, str]]] = {}
     for split, table in tables.items():
@@ -112,7 +112,7 @@ def text_data(
             pair = Pair(of_source.split(texts[0]), of_target.split(texts[1]))
             if max_length is not None and max(map(len, pair)) > max_length:
                 too_long.append(row)
-            elif overlap != "keep" and split != TRAIN and texts[0] in known:
+            elif overlap != "keep" and split != TRAIN and pair.source in known:
                 repeated.append(row)
             else:
                 pairs[split].append(pair)

@@ -180,6 +180,16 @@ def test_what_stands_in_training_is_an_error_counted_or_kept(tmp_path: Path) -> 
     assert kept.description["test_sources_in_training"] == "1"
 
 
+@pytest.mark.parametrize("tokens", [{"tokenisation": "words"}, {"tokenisation": "bpe", "vocabulary_size": 40}])
+def test_spaces_that_are_no_symbols_make_no_other_source(tokens: dict[str, Any], tmp_path: Path) -> None:
+    paths = write(tmp_path, "tsv", test=[*TEST, ("the  dogs run ", "3")])
+    with pytest.raises(DataError, match=r"test\.tsv, line 3: its source stands in the training part, too"):
+        task(paths, **tokens).load(None)
+    data = task(paths, **tokens, overlap="exclude").load(None)
+    assert (data.overlap, data.description["test_sources_in_training"]) == (0, "0")
+    assert ("the  dogs run ", "3") in texts(task(paths, tokenisation="characters").load(None), "test")
+
+
 def key(paths: dict[str, str], **options: Any) -> str:
     tree = {
         "kind": "learn",
