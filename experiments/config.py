@@ -18,7 +18,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from experiments.data import Tokens
-from experiments.schema import EFFICIENCY, FINAL, GRADIENTS, LEARN, PROFILE, RANDOM, TUNING
+from experiments.schema import (
+    EFFICIENCY,
+    FINAL,
+    GRADIENTS,
+    LEARN,
+    PROFILE,
+    RANDOM,
+    SEQUENCE_ACCURACY,
+    TUNING,
+    WER,
+)
 from experiments.settings import Problem, Settings, SettingsError, choice, part, refuse, suggestion, validate
 from experiments.tasks import TASKS, Task
 from experiments.tasks.streams import Needle
@@ -465,6 +475,13 @@ def _check(run: Run) -> None:
     if isinstance(run, LearnRun) and run.task.given_inputs and run.decoding.beam_size > 1:
         words = f"the decoder of {run.task.label} answers given inputs; nothing is decoded"
         raise refuse(("decoding", "beam_size"), words)
+    if (
+        isinstance(run, LearnRun)
+        and run.training.stop_when_solved
+        and not {SEQUENCE_ACCURACY, WER} & {*run.task.metrics}
+    ):
+        words = f"{run.task.label} reports no exact match, only {', '.join(run.task.metrics)}"
+        raise refuse(("training", "stop_when_solved"), f"{words}; {SEQUENCE_ACCURACY} would be needed")
     if isinstance(run, GradientsRun):
         if not isinstance(run.task, Needle):
             needed = "the task must let what decides the answer stand at any distance in streams of one length"

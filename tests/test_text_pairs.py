@@ -239,6 +239,7 @@ def test_settings_travel(tmp_path: Path) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no file": ({"train": "none.tsv"}, r"none\.tsv: cannot be read \(No such file"),
     "a metric": ({"metrics": ["blue"]}, r"metrics.*'blue'.*did you mean bleu\?"),
+    "another word error rate": ({"metrics": ["wer"]}, r"'wer'.* Allowed: .*per, sequence_accuracy"),  # of whole answers
     "no metric": ({"metrics": []}, "metrics"),
     "a metric twice": ({"metrics": ["bleu", "bleu"]}, "a metric stands twice"),
     "a tokenisation": ({"tokenisation": "word"}, r"did you mean words\?"),
@@ -255,6 +256,17 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_wrong_options_are_refused_before_anything_runs(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         key(write(tmp_path, "tsv") | options)
+
+
+def test_what_reports_no_exact_match_is_not_ended_by_it(tmp_path: Path) -> None:
+    asked = [f"task.{part}={path}" for part, path in write(tmp_path, "tsv").items()]
+    asked += ["training.stop_when_solved=true", "task.metrics=[bleu, chrf]"]
+    told = (
+        r"stop_when_solved: text_pairs\(.*\) reports no exact match, only bleu, chrf; sequence_accuracy would be needed"
+    )
+    with pytest.raises(GridError, match=told):
+        load_grid("compare_my_data", asked)
+    assert load_grid("compare_my_data", [*asked, "task.metrics=[bleu, sequence_accuracy]"]).runs
 
 
 def test_the_bundled_grid_takes_the_files(tmp_path: Path) -> None:

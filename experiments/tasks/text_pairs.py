@@ -22,7 +22,7 @@ from experiments.schema import TEST, VALIDATION
 from experiments.tasks.base import Task
 from experiments.text import TRAIN, Tokenisation, text_data
 
-Metric = Literal["token_accuracy", "sequence_accuracy", "wer", "per", "cer", "edit_distance", "bleu", "chrf"]
+Metric = Literal["token_accuracy", "sequence_accuracy", "per", "cer", "edit_distance", "bleu", "chrf"]
 Revision = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]  # a commit: a branch or a tag may move
 Sums = tuple[tuple[str, str], ...]  # name of a file → SHA-256 of its content
 PARTS = (TRAIN, VALIDATION, TEST)
