@@ -138,7 +138,9 @@ def _read_tsv_with_header(path: Path, columns: tuple[str, str]) -> datasets.Data
     header = lines[0][1].split("\t")
     places = []
     for column in columns:
-        if header.count(column) != 1:
+        if header.count(column) > 1:
+            raise _refuse(path, 1, f"the column {column!r} is there {header.count(column)} times")
+        if column not in header:
             raise _refuse(path, 1, f"no column {column!r}; the columns are {', '.join(map(repr, header))}")
         places.append(header.index(column))
     if len(lines) == 1:
@@ -216,6 +218,8 @@ def _unfit(value: object) -> str | None:
         return "is empty"
     if "\0" in value:
         return "holds a NUL byte"
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        return "holds half a character (a surrogate without its other half)"
     return "holds the end of a line" if "\n" in value or "\r" in value else None
 
 

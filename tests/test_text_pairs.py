@@ -118,6 +118,7 @@ BAD_LINES = {
     "no text": ("jsonl", '{"source": "a", "target": 3}\n', r"train\.jsonl, line 2: target is no text \(3\)"),
     "nothing": ("jsonl", '{"source": " ", "target": "b"}\n', r"train\.jsonl, line 2: source is empty"),
     "NUL in JSON": ("jsonl", '{"source": "\\u0000", "target": "b"}\n', r"line 2: source holds a NUL byte"),
+    "half a character": ("jsonl", '{"source": "\\ud83d", "target": "b"}\n', r"line 2: source holds half a character"),
     "two lines in one": ("jsonl", '{"source": "a\\nb", "target": "b"}\n', r"line 2: source holds the end of a line"),
 }
 
@@ -137,6 +138,9 @@ def test_other_bad_files_are_refused(tmp_path: Path) -> None:
         task(paths, columns=["q", "answer"]).load(None)
     Path(paths["train"]).write_text("number\tanswer\tquestion\n1\tx\n")
     with pytest.raises(DataError, match=r"train\.tsv, line 2: 2 columns where the first line names 3"):
+        task(paths, columns=["question", "answer"]).load(None)
+    Path(paths["train"]).write_text("answer\tquestion\tanswer\nx\ty\tz\n")
+    with pytest.raises(DataError, match=r"train\.tsv, line 1: the column 'answer' is there 2 times"):
         task(paths, columns=["question", "answer"]).load(None)
     Path(paths["train"]).write_text("question\tanswer\n")
     with pytest.raises(DataError, match="names of its columns and nothing else"):
