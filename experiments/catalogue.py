@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter
 
 from experiments.config import Run, parse_task
@@ -18,6 +17,7 @@ from experiments.data import DataError
 from experiments.inputs import load_task
 from experiments.settings import SettingsError, suggestion, validate
 from experiments.tasks import TASKS
+from experiments.yamls import parse_yaml
 from models.config import Budget, Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts, state_bytes, training_flops_per_token
 from models.matching import match, match_error
@@ -113,6 +113,8 @@ def show_matched(budget: str, task: str, data: Path | None) -> None:
             rows.append([model, *_cost_cells(match(config, allowed, dimensions), dimensions, allowed)])
         except ModelError as error:
             refused.append([model, str(error)])
+        except (RuntimeError, OverflowError, MemoryError) as error:  # numbers that torch cannot even count with
+            refused.append([model, f"the model is too large: {error}".splitlines()[0]])
     out = console()
     out.print(f"{chosen.label}, {allowed.amount:,} {allowed.words}")
     out.print(table(["model", *COSTS], rows, right=COSTS))
@@ -143,7 +145,10 @@ def _assignments(option: str, text: str) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not equals:
             stop(f"{option}: {part!r} is not of the form NAME=VALUE")
-        found[key.strip()] = yaml.safe_load(value)
+        try:
+            found[key.strip()] = parse_yaml(value)
+        except SettingsError as error:
+            stop(f"{option}: {part!r}: {error.problems[0].message}")
     return found
 
 

@@ -20,8 +20,8 @@ import typer
 
 from experiments.asked import command_line, loaded_grid, past_of, results_of, sizes_of
 from experiments.campaign import Member
-from experiments.config import LearnRun, Run, run_key
-from experiments.console import USAGE, console, show_runs, table
+from experiments.config import LearnRun, Run, run_key, run_name
+from experiments.console import USAGE, console, show_runs, stop, table
 from experiments.environment import prepare_process
 from experiments.estimate import estimated_seconds
 from experiments.inputs import load_task
@@ -213,7 +213,10 @@ def planned(
 
 def _seconds_of(run: LearnRun, config: ModelConfig, *, data: Path | None, device: str) -> float:
     prepare_process()  # as a worker has it
-    return estimated_seconds(run, config, load_task(run.task, data), torch.device(device))
+    try:
+        return estimated_seconds(run, config, load_task(run.task, data), torch.device(device))
+    except (ValueError, RuntimeError) as error:  # no bfloat16 here, or out of memory
+        stop(f"--estimate: {run_name(run)}: no step can be made: {str(error).partition(chr(10))[0]}")
 
 
 def _labels(run: Run) -> dict[str, Any]:

@@ -101,11 +101,14 @@ def _client(tracking_uri: str) -> MlflowClient:
 def _reaching(tracking_uri: str) -> Iterator[None]:
     """Says, where something goes wrong with the store, which it is."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (MlflowException, OSError) as error:
         raise StoreError(f"{tracking_uri}: {error}") from error
+    except SQLAlchemyError as error:  # a file that is no database, or a broken one
+        raise StoreError(f"{tracking_uri}: {error}".splitlines()[0]) from error
 
 
 def _make(database: Path) -> None:

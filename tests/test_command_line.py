@@ -227,6 +227,7 @@ def test_a_misspelt_key_is_refused_before_anything_happens(tmp_path: Path) -> No
         (("models", "smoke", "--task", "reverse"), "a grid states its budgets and tasks itself"),
         (("models", "--task", "reverse", "--budget", "parameter=5"), "unknown key; did you mean parameters?"),
         (("models", "--task", "reverse", "--budget", "parameters"), "'parameters' is not of the form NAME=VALUE"),
+        (("models", "--task", "reverse", "--budget", "parameters=[1"), "--budget: 'parameters=[1': not YAML"),
         (("models", "--task", "revers", "--budget", "parameters=30_000"), "task.name: found 'revers'; did you mean"),
         (("report", "smoke"), "no store yet"),
         (("export", "smoke", "--out", "results"), "no store yet"),
@@ -324,6 +325,9 @@ def test_all_models_matched_to_a_budget(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_matched_is_said(tmp_path: Path) -> None:
+    result = lvt("models", "--task", "reverse", "--budget", f"parameters={2**63}", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "the model is too large: Storage size calculation overflowed" in result.stdout
     result = lvt("models", "--task", "reverse", "--budget", "state_bytes=1000,length=10", cwd=tmp_path)
     assert result.returncode == 0
     assert "cannot be matched" in result.stdout

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 
+from experiments import planning
 from experiments.config import LearnRun, Training, parse_run
 from experiments.estimate import _steps, estimated_seconds
 from experiments.inputs import load_task, sized_model
@@ -32,6 +34,22 @@ def test_an_estimate_is_a_sum_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     tests = 128 * (sum(lengths) + 9) / (32 * sum(lengths))  # in evaluations: 32 sequences a length there, 128 here
     expected = 101 * 2.0 + (5 + tests) * 3.0
     assert estimated_seconds(run, sized_model(run, None)[0], data, torch.device("cpu")) == pytest.approx(expected)
+
+
+def test_a_run_that_cannot_make_a_step_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_bfloat16(*_: object) -> float:
+        raise ValueError("this processor has no bfloat16")
+
+    monkeypatch.setattr(planning, "estimated_seconds", no_bfloat16)
+    run = parse_run(TREE)
+    assert isinstance(run, LearnRun)
+    with pytest.raises(typer.Exit):
+        planning._seconds_of(run, sized_model(run, None)[0], data=None, device="cpu")
+    assert (
+        "--estimate: lstm · running_parity(max_length=6) · seed 0: no step can be made: this" in capsys.readouterr().err
+    )
 
 
 def test_every_limit_is_a_number_of_steps() -> None:

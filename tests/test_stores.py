@@ -106,3 +106,8 @@ def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path, monkeypatc
 def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"sqlite:////proc/nothing/mlflow\.db"):
         open_store("sqlite:////proc/nothing/mlflow.db", "g", "")
+    other = tmp_path / "notes.txt"
+    other.write_text("no database\n" * 100, encoding="utf-8")
+    for use in (lambda uri: existing_store(uri, "g"), lambda uri: open_store(uri, "g", "")):
+        with pytest.raises(StoreError, match=r"notes\.txt: .*file is not a database$"):
+            use(f"sqlite:///{other}")
