@@ -239,17 +239,18 @@ def _at(curve: pd.DataFrame, places: Sequence[float] | Floats) -> pd.DataFrame:
 def _interval(values: pd.Series) -> Interval:
     """Geometric mean over seeds."""
     found = student([np.log(values.to_numpy())]).interval
-    return Interval(*map(float, np.exp([found.estimate, found.low, found.high])), found.n)
+    estimate, low, high = (float(np.exp(value)) for value in (found.estimate, found.low, found.high))
+    return Interval(estimate, low, high, found.n)
 
 
 def _outside(curve: pd.DataFrame, length: float) -> str:
     """Says so where a length lies outside of what was measured."""
-    shortest = curve.columns[0]
+    shortest = float(curve.columns[0])
     return f"as at length {shortest:,.0f}, the shortest" if length < shortest else _beyond(curve, length, "length")
 
 
 def _beyond(curve: pd.DataFrame, place: float, axis: str) -> str:
-    longest = curve.columns[-1]
+    longest = float(curve.columns[-1])
     return f"extrapolated from {axis} {longest:,.0f}" if place > longest else ""
 
 
