@@ -8,6 +8,7 @@ left out there (`gated_out`).
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from analysis.tables import MATCHED_WITHIN
 from experiments import schema
 
 # What is kept of the table: the other columns are text, which is slow to select from.
-_OF_SWEEPS = ("run_id", "model", "seed", "metric", "axis", "at", "value")
-_OF_CONTESTS = (*_OF_SWEEPS, "hardware", "headline", "chance", "memoryless_loss", "measures", "language_class")
+_OF_ALL = ("run_id", "model", "seed", "metric", "axis", "at", "value")
+_OF_SWEEPS = (*_OF_ALL, "stops")
+_OF_CONTESTS = (*_OF_ALL, "hardware", "headline", "chance", "memoryless_loss", "measures", "language_class")
 LEAST_LENGTHS = 3  # for an exponent
 SAME_TOKENS = 1.1  # most tokens per batch / fewest, for "a fixed number of tokens": lengths do not divide all budgets
 TRAINED = 0.90  # of the ceiling in range; below, a model is not trained on the task and decides nothing there
@@ -122,6 +124,13 @@ class Sweep:
             return None
         a, b = in_common(self.curve(labels[0], metric), self.curve(labels[1], metric))
         return None if a.empty else (a, b)
+
+    def memory_ends(self, base: str, phase: str) -> float | None:
+        """The first length for which a phase (`schema.PHASES`) of the family's model had no memory; None if it had."""
+        rows = self.rows[(self.rows["model"] == self.model(base)) & (self.rows["metric"] == schema.STOPPED_AT + phase)]
+        reasons = [json.loads(stops or "{}").get(phase, "") for stops in rows["stops"]]
+        ends = zip(rows["value"], reasons, strict=True)
+        return min((at for at, reason in ends if reason.startswith(schema.BY_MEMORY)), default=None)
 
 
 def in_common(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

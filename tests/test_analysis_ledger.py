@@ -362,6 +362,19 @@ def test_time_and_memory_at_the_longest() -> None:
     assert verdict(table(fixed((1e-3, 0.5), (1.01e-3, 0.5))), "4.1") == "tie"
 
 
+def test_the_length_for_which_there_is_no_memory_is_said() -> None:
+    laws = {model: {s.PEAK_MEMORY: (1e6, 1.0)} for model in ("lstm", "transformer")}
+    rows = sweep_rows(laws, tokens=None)
+    assert "finds no memory" not in entry(table(rows), "4.2").clause
+    ended = [row for row in rows if row["model"] == "transformer" and row["metric"] == s.PARAMETERS]
+    stops = json.dumps({"train_step": "memory: 3 GiB asked for", "generate": "time: 40 s a step"})
+    for phase, at in (("train_step", 1024), ("generate", 2048)):
+        rows += [row | {"metric": s.STOPPED_AT + phase, "value": at} for row in ended]
+    rows = [row | {"stops": stops} if row["model"] == "transformer" else row for row in rows]
+    clause = entry(table(rows), "4.2").clause
+    assert clause.endswith("; training with the Transformer finds no memory at length 1,024")
+
+
 def test_only_sweeps_with_a_fixed_batch_decide_time_and_memory() -> None:
     laws = times((1e-3, 0.5), (1e-3, 0.3))
     for model in laws:

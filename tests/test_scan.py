@@ -219,7 +219,7 @@ def test_loaded_data(task: Scan, digest: str) -> None:
 
 
 def test_a_fraction_of_the_training_set() -> None:
-    def sources(fraction: float) -> dict[str, list[tuple[int, ...]]]:
+    def sources(fraction: float) -> dict[str, list[str]]:
         data = Scan(fraction=fraction).load(None)
         size = int(data.description["train_sequences"])
         batch = next(data.training(size, torch.Generator().manual_seed(0)))

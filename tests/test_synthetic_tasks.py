@@ -196,7 +196,8 @@ def test_a_fixed_training_set_is_seen_again_and_again(task: SyntheticTask) -> No
 def test_a_round_hands_every_sequence_out_once() -> None:
     task = AssociativeRecall(min_pairs=5, max_pairs=5, examples=100)
     batches = task.load(None).training(32, torch.Generator().manual_seed(0))
-    sizes, sequences = [], []
+    sizes: list[int] = []
+    sequences: list[tuple[int, ...]] = []
     for _ in range(4):
         batch = next(batches)
         sizes.append(batch.size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,7 @@ from analysis.claims.rules import (
     pooled,
     together,
 )
-from analysis.claims.wording import LONGER, MEMORY, WORK, factor, lengths_of, tasks_count
+from analysis.claims.wording import LONGER, MEMORY, WORK, factor, lengths_of, tasks_count, the
 from analysis.evidence import Contest, Sweep, contests, ratio_at, stand_in, sweeps
 from analysis.statistics import Interval
 from experiments import schema
@@ -55,6 +56,7 @@ MEMORIES = {
     schema.GENERATE_PEAK_MEMORY: "generation",
     schema.STATE_BYTES: "the decoding state",
 }
+MEMORY_ENDS = {"train_step": "training", "generate": "generation"}
 CLOCKS = {schema.TRAIN_SECONDS: "seconds", schema.TRAIN_FLOPS: "FLOPs"}
 QUARTILES = (0.25, 0.5, 0.75, 1.0)
 
@@ -69,8 +71,17 @@ def decide_time(evidence: pd.DataFrame) -> Decision | NotDecided:
 
 
 def decide_memory(evidence: pd.DataFrame) -> Decision | NotDecided:
-    """4.2: likewise for peak memory and the decoding state."""
-    return _decide_at_longest(evidence, MEMORIES, "memory")
+    """4.2: likewise for peak memory and the decoding state; and for which lengths there was no memory."""
+    found = _decide_at_longest(evidence, MEMORIES, "memory")
+    among = [sweep for sweep in comparable(evidence, TRANSFORMER, LSTM)[0] if sweep.fixed_batch]
+    ends = [
+        f"{on_which(sweep, among)}{work} with {the(base)} finds no memory at length {at:,.0f}"
+        for sweep in among
+        for phase, work in MEMORY_ENDS.items()
+        for base in (TRANSFORMER, LSTM)
+        if (at := sweep.memory_ends(base, phase)) is not None
+    ]
+    return replace(found, clause="; ".join([found.clause, *ends])) if isinstance(found, Decision) else found
 
 
 def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: str) -> Decision | NotDecided:
