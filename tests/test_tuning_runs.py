@@ -301,4 +301,5 @@ def test_a_model_that_no_trial_could_have_is_refused_before(tmp_path: Path) -> N
     assert lvt("plan", str(grid), *store).exit_code == 0
     result = lvt("plan", str(grid), *store, "--set", "tune.ranges.transformer.model.layers={choices: [64, 1]}")
     assert result.exit_code == 2
-    assert re.search(r"g: transformer · .* · seed 100 \(learning_rate=0\.001, layers=64\): ", result.output)
+    where = r"g\.yaml: fixed\.budget\.parameters: transformer · .* · seed 100"
+    assert re.search(rf"{where} \(learning_rate=0\.001, layers=64\): ", result.output)
