@@ -20,6 +20,7 @@ from analysis import scaling, statistics, units
 from analysis.runs import LABELS, each, family, final, groups, names, results, superseded
 from analysis.statistics import Interval
 from analysis.tables import MATCHED_WITHIN
+from analysis.variants import options
 from experiments import schema
 
 # What is kept of the table: the other columns are text, which is slow to select from.
@@ -27,6 +28,7 @@ _OF_ALL = ("run_id", "model", "seed", "metric", "axis", "at", "value")
 _OF_SWEEPS = (*_OF_ALL, "stops")
 _OF_CONTESTS = (*_OF_ALL, "hardware", "headline", "chance", "memoryless_loss", "measures", "language_class")
 LEAST_LENGTHS = 3  # for an exponent
+SIZE_OPTIONS = frozenset({"words", "size", "fraction", "examples"})  # of tasks: how much of their data they train on
 SAME_TOKENS = 1.1  # most tokens per batch / fewest, for "a fixed number of tokens": lengths do not divide all budgets
 TRAINED = 0.90  # of the ceiling in range; below, a model is not trained on the task and decides nothing there
 
@@ -295,6 +297,30 @@ def unmatched(rows: pd.DataFrame, labels: Iterable[str]) -> str:
     if sizes and max(sizes) > (1 + MATCHED_WITHIN) * min(sizes):
         return "the models differ in size"
     return ""
+
+
+def with_most_data(evidence: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those of tasks that were learnt from more data, too, in the same grid.
+
+    A task that draws afresh at every step has the most.
+    """
+    learnt = evidence[evidence["kind"] == schema.LEARN]
+    sizes = learnt[learnt["metric"] == schema.TRAINING_SEQUENCES].groupby(["grid", "task"])["value"].median()
+    tasks = pd.MultiIndex.from_frame(learnt[["grid", "task"]].drop_duplicates())
+    size = sizes.reindex(tasks).fillna(math.inf)
+    largest = size.groupby([tasks.get_level_values("grid"), tasks.get_level_values("task").map(without_size)])
+    smaller = set(size.index[(size < largest.transform("max")).to_numpy()])
+    if not smaller:
+        return evidence
+    places = pd.MultiIndex.from_frame(evidence[["grid", "task"]])
+    return evidence[(evidence["kind"] != schema.LEARN).to_numpy() | ~places.isin(smaller)]
+
+
+@functools.cache
+def without_size(task: str) -> str:
+    """The label of a task without how much data it has: ``"g2p_english(words=1000)"`` → ``"g2p_english"``."""
+    rest = {name: value for name, value in options(task).items() if name not in SIZE_OPTIONS}
+    return family(task) + (f"({', '.join(f'{name}={value}' for name, value in rest.items())})" if rest else "")
 
 
 def contests(evidence: pd.DataFrame) -> Iterator[Contest]:

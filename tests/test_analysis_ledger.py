@@ -526,6 +526,22 @@ def test_the_gain_from_data() -> None:
     assert "cross beyond the data, at " in far.why
 
 
+def test_of_several_sizes_of_training_set_the_largest_counts_but_in_the_claim_on_them() -> None:
+    rows: list[dict[str, Any]] = []
+    for examples, lstm in ((1000, 0.2), (4000, 0.4), (16_000, 0.9)):
+        made = recall(f"recall(examples={examples})", lstm, 0.9)
+        sizes = {row["run_id"]: row | {"metric": s.TRAINING_SEQUENCES, "value": examples} for row in made}
+        rows += [*made, *sizes.values()]
+    found = entry(table(rows), "2.1")
+    assert [part[0] for part in found.parts] == ["recall(examples=16000), distance 64"]
+    assert found.verdict is Verdict.TIE
+    endless = recall("recall", 0.5, 0.9)
+    assert [part[0] for part in entry(table(rows, endless), "2.1").parts] == ["recall, distance 64"]
+    elsewhere = [row | {"grid": "other", "run_id": f"{row['run_id']} other"} for row in endless]
+    assert len(entry(table(rows, elsewhere), "2.1").parts) == 2
+    assert len(entry(table(rows), "4.4").runs) == 30
+
+
 def test_curves_that_are_nearly_parallel_cross_nowhere() -> None:
     sizes = [1000.0, 2000.0, 4000.0, 8000.0]
     lstm = pd.DataFrame([[0.5, 0.4, 0.3, 0.2]] * 5, columns=sizes)

@@ -150,6 +150,7 @@ class Claim:
     scale: Scale
     decide: Callable[[pd.DataFrame], Decision | NotDecided]
     findings: Callable[[pd.DataFrame], Iterator[Finding]] = lambda _: iter(())
+    sizes: bool = False  # whether it compares sizes of training sets; for the others the largest of a task counts
 
     @property
     def family(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,12 +22,10 @@ from analysis.claims.base import (
     several_models,
 )
 from analysis.claims.rules import Part, Rule, Sample, Verdict, part, together
-from analysis.evidence import LEAST_LENGTHS, contests, stand_in, unmatched
-from analysis.runs import family, groups, names
-from analysis.variants import options
+from analysis.evidence import LEAST_LENGTHS, contests, stand_in, unmatched, without_size
+from analysis.runs import groups, names
 from experiments import schema
 
-SIZE_OPTIONS = frozenset({"words", "size", "fraction", "examples"})  # of tasks: how much of their data they train on
 MOST_DOUBLINGS = 40  # of one sequence: more than all data there are
 STEEPER = Rule(above=0.0, below=0.0)
 PER_DOUBLING = Scale(units.Quantity("gain of the Transformer over the LSTM", "points per doubling", 100.0, "+z.2f"))
@@ -60,7 +57,7 @@ class DataCurve:
 def curves(evidence: pd.DataFrame) -> Iterator[DataCurve | LeftOut]:
     """The tasks that were learnt from at least three sizes of training set, in one grid, or why one does not count."""
     learnt = evidence[evidence["kind"] == schema.LEARN]
-    learnt = learnt.assign(whole=learnt["task"].map(_without_size))
+    learnt = learnt.assign(whole=learnt["task"].map(without_size))
     called = names(learnt.assign(task=learnt["whole"]))
     for (grid, whole), rows in groups(learnt, "grid", "whole"):
         if rows["task"].nunique() < LEAST_LENGTHS:
@@ -81,13 +78,6 @@ def curves(evidence: pd.DataFrame) -> Iterator[DataCurve | LeftOut]:
         if len(seeds) and len(sizes) >= LEAST_LENGTHS:
             runs = rows.loc[rows["model"].isin([lstm, transformer]), "run_id"].unique()
             yield DataCurve(name, a, b, tuple(runs))
-
-
-@functools.cache
-def _without_size(task: str) -> str:
-    """The label of a task without how much data it has: ``"g2p_english(words=1000)"`` → ``"g2p_english"``."""
-    rest = {name: value for name, value in options(task).items() if name not in SIZE_OPTIONS}
-    return family(task) + (f"({', '.join(f'{name}={value}' for name, value in rest.items())})" if rest else "")
 
 
 def _errors(rows: pd.DataFrame, label: str) -> pd.DataFrame:
@@ -155,5 +145,6 @@ CLAIMS = (
         "the LSTM gains more from more data",
         PER_DOUBLING,
         decide_data,
+        sizes=True,
     ),
 )

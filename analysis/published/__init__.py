@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics, units
-from analysis.evidence import Contest, admitted, contests, stand_in
+from analysis.evidence import Contest, admitted, contests, stand_in, with_most_data
 from analysis.runs import family
 from analysis.statistics import Interval
 from analysis.tables import Table
@@ -75,7 +75,7 @@ _NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
 def verify(runs: pd.DataFrame) -> list[Check]:
     """All checks of family 6, on the runs that passed the gates."""
-    found = list(contests(admitted(runs)))
+    found = list(contests(with_most_data(admitted(runs))))
     return [check for checks in CHECKS for check in checks(found)]
 
 
