@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import scaling, units
 from analysis.claims.base import ATTENTION, LSTM, TRANSFORMER
-from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, contests, sweeps
+from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, contests, sweeps, with_most_data
 from analysis.scaling import Floats
 from analysis.statistics import Interval, mean, student
 from experiments import schema
@@ -72,7 +72,7 @@ def recommend(runs: pd.DataFrame, need: Need) -> Advice:
     Models are compared on the measures that all of them have. Where tokens are to be generated and it was measured how
     long an answer takes, that is the time that decides.
     """
-    known = admitted(runs)
+    known = with_most_data(admitted(runs))
     there = known if need.device is None else known[known["device"] == need.device]
     found = [*_accuracies(known, need), *_costs(there, need)]
     scores, answers, times = ([one for one in found if one.decides == what] for what in ("accuracy", "answer", "time"))
