@@ -8,7 +8,6 @@ left out there (`gated_out`).
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import scaling, statistics, units
-from analysis.runs import LABELS, each, family, final, groups, names, results, superseded
+from analysis.runs import LABELS, each, family, final, groups, names, results, stopped_by, superseded
 from analysis.statistics import Interval
 from analysis.tables import MATCHED_WITHIN
 from analysis.variants import options
@@ -130,7 +129,7 @@ class Sweep:
     def memory_ends(self, base: str, phase: str) -> float | None:
         """The first length for which a phase (`schema.PHASES`) of the family's model had no memory; None if it had."""
         rows = self.rows[(self.rows["model"] == self.model(base)) & (self.rows["metric"] == schema.STOPPED_AT + phase)]
-        reasons = [json.loads(stops or "{}").get(phase, "") for stops in rows["stops"]]
+        reasons = [stopped_by(stops, phase) for stops in rows["stops"]]
         ends = zip(rows["value"], reasons, strict=True)
         return min((at for at, reason in ends if reason.startswith(schema.BY_MEMORY)), default=None)
 

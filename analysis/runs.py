@@ -350,6 +350,11 @@ def names(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
     }
 
 
+def stopped_by(stops: str, phase: str) -> str:
+    """Why a phase ended early, of a run's column `stops`: ``"memory: …"`` or ``"time: …"``; "" if it did not."""
+    return str(json.loads(stops or "{}").get(phase, ""))
+
+
 def family(model: str) -> str:
     """Name of a model without its options: ``"transformer(layers=4)"`` → ``"transformer"``."""
     return model.partition("(")[0]

@@ -7,7 +7,6 @@ that they cover.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from analysis.runs import results
+from analysis.runs import results, stopped_by
 from analysis.statistics import CONFIDENCE, Interval, mean
 from experiments import schema
 
@@ -132,9 +131,7 @@ def stops(runs: pd.DataFrame) -> pd.DataFrame:
     found = found.assign(phase=found["metric"].str.removeprefix(schema.STOPPED_AT))
     last = measured.groupby(["run_id", "metric"])["at"].max()
     of_phase = pd.MultiIndex.from_arrays([found["run_id"], found["phase"].map(schema.PHASES)])
-    reasons = [
-        json.loads(why or "{}").get(phase, "") for why, phase in zip(found["stops"], found["phase"], strict=True)
-    ]
+    reasons = [stopped_by(stops, phase) for stops, phase in zip(found["stops"], found["phase"], strict=True)]
     found = found.assign(longest=last.reindex(of_phase).to_numpy(), reason=reasons)
     first = found.sort_values(["stopped_at", "seed"], kind="stable").drop_duplicates(list(STOPS_COLUMNS[:5]))
     return first.sort_values(list(STOPS_COLUMNS[:5]))[list(STOPS_COLUMNS)].reset_index(drop=True)

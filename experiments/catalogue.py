@@ -14,11 +14,11 @@ from pydantic import TypeAdapter
 from experiments.config import Run, parse_task
 from experiments.console import console, stop, table
 from experiments.data import DataError
-from experiments.inputs import load_task
+from experiments.inputs import countable, load_task
 from experiments.settings import SettingsError, suggestion, validate
 from experiments.tasks import TASKS
 from experiments.yamls import parse_yaml
-from models.config import Budget, Dimensions, ModelConfig, ModelError
+from models.config import Budget, BudgetError, Dimensions, ModelConfig, ModelError
 from models.cost import count_parameters, on_meta, parameter_parts, state_bytes, training_flops_per_token
 from models.matching import match, match_error
 from models.registry import MODELS
@@ -110,11 +110,10 @@ def show_matched(budget: str, task: str, data: Path | None) -> None:
     rows, refused = [], []
     for model, config in MODELS.items():
         try:
-            rows.append([model, *_cost_cells(match(config, allowed, dimensions), dimensions, allowed)])
+            with countable(BudgetError):
+                rows.append([model, *_cost_cells(match(config, allowed, dimensions), dimensions, allowed)])
         except ModelError as error:
             refused.append([model, str(error)])
-        except (RuntimeError, OverflowError, MemoryError) as error:  # numbers that torch cannot even count with
-            refused.append([model, f"the model is too large: {error}".splitlines()[0]])
     out = console()
     out.print(f"{chosen.label}, {allowed.amount:,} {allowed.words}")
     out.print(table(["model", *COSTS], rows, right=COSTS))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -46,11 +48,17 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
     else:
         dimensions = efficiency.dimensions(run.efficiency)
     config = run.model.config
-    try:
+    with countable(ModelError if run.budget is None else BudgetError):
         if run.budget is not None:
             config = match(config, run.budget, dimensions)
         on_meta(config, dimensions)
-    except (RuntimeError, OverflowError, MemoryError) as error:  # numbers that torch cannot even count with
-        kind = ModelError if run.budget is None else BudgetError
-        raise kind(f"the model is too large: {error}".splitlines()[0]) from None
     return config, dimensions
+
+
+@contextmanager
+def countable(refusal: type[ModelError]) -> Iterator[None]:
+    """Refuses, by an error of this type, a model of numbers that torch cannot even count with."""
+    try:
+        yield
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise refusal(f"the model is too large: {error}".splitlines()[0]) from None

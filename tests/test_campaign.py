@@ -23,17 +23,21 @@ def test_its_grids_can_be_run(profile: str) -> None:
         assert grid.name.removeprefix(member.grid) in ("", f"-{member.profile}")
 
 
-def test_one_grid_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what the command line says for all of them, and in spite of a grid in which something failed."""
-    broken = tmp_path / "broken.yaml"
-    broken.write_text(
-        "description: Fails.\n"
+def one_run(path: Path, *, learning_rate: str) -> Path:
+    """A grid of one short run; with a rate of 1e30 it fails."""
+    path.write_text(
+        "description: One run.\n"
         "fixed: {kind: learn, budget: {parameters: 5_000}, task: {name: reverse}, model: lstm, seed: 0,\n"
-        "  training: {steps: 20, batch_size: 8, evaluate_every: 10, learning_rate: 1e30, clip: 1e30}}\n",
+        f"  training: {{steps: 20, batch_size: 8, evaluate_every: 10, learning_rate: {learning_rate}, clip: 1e30}}}}\n",
         encoding="utf-8",
     )
-    whole = tmp_path / "whole.yaml"
-    whole.write_text(broken.read_text(encoding="utf-8").replace("1e30, clip", "1e-3, clip"), encoding="utf-8")
+    return path
+
+
+def test_one_grid_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the command line says for all of them, and in spite of a grid in which something failed."""
+    broken = one_run(tmp_path / "broken.yaml", learning_rate="1e30")
+    whole = one_run(tmp_path / "whole.yaml", learning_rate="1e-3")
     members = (Member(str(broken), None), Member(str(whole), None, ("seed=3",)))
     monkeypatch.setitem(campaign.CAMPAIGN, "small", members)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -61,13 +65,7 @@ def test_one_grid_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_grid_without_its_data_does_not_stop_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run or planned: it is named in the end."""
-    whole = tmp_path / "whole.yaml"
-    whole.write_text(
-        "description: Works.\n"
-        "fixed: {kind: learn, budget: {parameters: 5_000}, task: {name: reverse}, model: lstm, seed: 0,\n"
-        "  training: {steps: 20, batch_size: 8, evaluate_every: 10, learning_rate: 1e-3}}\n",
-        encoding="utf-8",
-    )
+    whole = one_run(tmp_path / "whole.yaml", learning_rate="1e-3")
     members = (Member("g2p", None, ("task.language=fre",)), Member(str(whole), None))
     monkeypatch.setitem(campaign.CAMPAIGN, "small", members)
     monkeypatch.setattr(files, "urlopen", no_network)

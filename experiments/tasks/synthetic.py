@@ -123,8 +123,11 @@ class SyntheticTask(Task):
             description={
                 "source": f"drawn: {self.label}",
                 "digest": digest.hexdigest(),
-                **({"training": "a fresh sample at every step"} if self.examples is None else {}),
-                **({} if self.examples is None else {"train_sequences": str(self.examples)}),
+                **(
+                    {"training": "a fresh sample at every step"}
+                    if self.examples is None
+                    else {"train_sequences": str(self.examples)}
+                ),
                 **{split: str(sum(batch.size for batch in batches)) for split, batches in evaluation.items()},
                 "sizes whose sequences also occur in training": ", ".join(map(str, shared)) or "none",
             },
