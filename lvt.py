@@ -103,6 +103,7 @@ def run(
     Where models are tuned the trials come first, then the final runs with the settings that validation chose.
     `campaign` stands for all the grids whose results the README opens with.
     """
+    from experiments.campaign import Member
     from experiments.launching import How, run_campaign, run_grid
 
     how = How(
@@ -120,7 +121,7 @@ def run(
     if grid == CAMPAIGN:
         run_campaign(profile, overrides or [], how)
     else:
-        run_grid(grid, profile, overrides or [], how)
+        run_grid(Member(grid, profile, tuple(overrides or ())), how)
 
 
 @app.command()
@@ -177,6 +178,7 @@ def report(
 ) -> None:
     """Write the comparison report of one or more grids: HTML, Markdown, figures and tables."""
     from analysis.attention_maps import fetch_maps
+    from analysis.missing import missing
     from analysis.report import write
     from analysis.sources import commands
     from analysis.tables import comparison, comparison_text
@@ -196,6 +198,7 @@ def report(
             title=title,
             command=" && ".join([*asked, f"lvt report {' '.join(grids or names)}"]),
             maps=fetch_maps(results or _uri(tracking_uri), runs),
+            lacking=missing(runs, results, names if grids else None),
             progress=lambda what: status.update(f"report: {what}"),
         )
     if publish:
@@ -313,12 +316,28 @@ def export(
     ),
     tracking_uri: StoreOption = None,
 ) -> None:
-    """Write what was measured into tables, one a grid and hardware, which `--results` reads without the store."""
-    from analysis import sources
+    """Write what was measured into tables, one a grid and hardware, which `--results` reads without the store.
 
-    runs, _ = _runs(grids, tracking_uri)
-    for file in sources.export(runs, out):
-        typer.echo(str(file))
+    Runs that were exported before stay. `campaign` stands for its grids, as far as the store has them, and for the list
+    of what it runs, by which a report on the folder says what is missing.
+    """
+    from analysis import sources
+    from analysis.missing import write_plan
+    from analysis.runs import StoreReadError
+
+    campaign = grids == [CAMPAIGN]
+    runs, _ = _runs(None if campaign else grids, tracking_uri)
+    if campaign:
+        from experiments.campaign import listed
+
+        plan = listed()
+        runs = runs[runs["grid"].isin({row["grid"] for row in plan})]
+        typer.echo(str(write_plan(plan, out)))
+    try:
+        for file in sources.export(runs, out):
+            typer.echo(str(file))
+    except StoreReadError as error:
+        stop(str(error))
 
 
 @app.command("import-benchmarks")
@@ -370,12 +389,13 @@ def models(
 ) -> None:
     """List the models and their options; show those of a grid, or all matched to a budget, with what they cost."""
     from experiments.asked import loaded_grid, sizes_of
+    from experiments.campaign import Member
     from experiments.catalogue import list_models, show_matched, show_models_of
 
     if grid is not None:
         if budget is not None or task is not None:
             stop("a grid states its budgets and tasks itself: give either GRID or --budget and --task")
-        show_models_of(sizes_of(loaded_grid(grid, profile, overrides or []), data))
+        show_models_of(sizes_of(loaded_grid(Member(grid, profile, tuple(overrides or ()))), data))
     elif budget is not None and task is not None:
         show_matched(budget, task, data)
     elif budget is not None or task is not None or overrides or profile:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import claims, drawing, plots, published, variants
+from analysis.missing import as_table, missing
 from analysis.runs import each
 from analysis.sources import described, fetch
 from analysis.tables import Table
@@ -59,6 +60,9 @@ def opening(results: Path) -> str:
             parts.append(f"![{plot.title}]({path.relative_to(results.parents[1]).as_posix()})")
     parts.append(f"What this stands on, and how it is run again (tables in `{RESULTS_HERE}/`):")
     parts += _sources(described(results))
+    lacking = missing(runs, results)
+    if len(lacking):
+        parts.append(f"What of the campaign is missing:\n\n{as_table(lacking).markdown()}")
     return "\n\n".join(parts) + "\n"
 
 

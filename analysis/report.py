@@ -19,6 +19,7 @@ from analysis import (
     claims,
     drawing,
     growth,
+    missing,
     plots,
     published,
     reach,
@@ -67,6 +68,7 @@ def write(
     title: str,
     command: str,
     maps: Sequence[AttentionMap] = (),
+    lacking: pd.DataFrame = missing.NOTHING,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Writes the report on `runs` into `folder`.
@@ -83,6 +85,7 @@ def write(
         title: heading of the report.
         command: the command line that makes it again.
         maps: of attention, which are no part of the table; without them there is no such figure.
+        lacking: what `analysis.missing.missing` found of a campaign.
         progress: told what is being made.
 
     Returns:
@@ -146,6 +149,7 @@ def write(
         "tuned": tuning.sentences(runs),
         "models": texts["models"],
         "failures": tables.failures_as_table(tables.failures(runs)),
+        "missing": missing.as_table(lacking),
         "environment": tables.as_table(environment(runs)),
         "superseded": len(runs_table.superseded(runs)),
         "fewest_seeds": int(numbers["n"].min()) if len(numbers) else 0,

@@ -65,7 +65,7 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str]) -> list[Path]:
 
     Runs that did not finish have no part in it, but for trials of tuning that failed, which count among the trials; nor
     have runs that a newer one stands in for (`superseded`), and the histories `LEFT_IN_THE_STORE`. What was exported
-    before stays, unless it is of the same grid and hardware: then it is replaced.
+    before stays, so that a grid may be run in pieces, on machines with stores of their own.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -73,15 +73,20 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str]) -> list[Path]:
 
     Returns:
         The tables that were written.
+
+    Raises:
+        StoreReadError: a table that was exported before is not the one that its manifest describes.
     """
     failed_trial = (runs["phase"] == schema.TUNING) & (runs["status"] == schema.FAILED)
     kept = runs[((runs["status"] == schema.FINISHED) | failed_trial) & ~runs["metric"].isin(LEFT_IN_THE_STORE)]
     kept = kept[~kept["run_id"].isin(superseded(runs)["run_id"])]
     written = []
-    for (hardware, grid), table in groups(kept, "hardware", "grid"):
+    for (hardware, grid), found in groups(kept, "hardware", "grid"):
         place = Path(folder) / slug(str(hardware))
         place.mkdir(parents=True, exist_ok=True)
         file = place / f"{grid}.parquet"
+        before = _exported(file)
+        table = found if before is None else _joined(before, found)
         to_parquet(table, file)
         manifest = read_manifest(place) | {str(grid): _entry(table, file, str(grid))}
         text = json.dumps(dict(sorted(manifest.items())), indent=2, ensure_ascii=False)
@@ -136,12 +141,28 @@ def read_results(folder: str | os.PathLike[str]) -> pd.DataFrame:
     for file, entry in described(folder).items():
         if not file.exists():
             raise StoreReadError(f"{file} is missing, though {MANIFEST} describes it")
-        if entry.get("sha256") != _sha256(file):
-            raise StoreReadError(f"{file} is not the table that {MANIFEST} describes: its checksum is another")
-        tables.append(read(file))
+        tables.append(_read_described(file, entry))
     if not tables:
         raise StoreReadError(f"{folder} holds no exported tables; `lvt export` writes them")
     return in_order(pd.concat(tables))
+
+
+def _read_described(file: Path, entry: dict[str, Any]) -> pd.DataFrame:
+    if entry.get("sha256") != _sha256(file):
+        raise StoreReadError(f"{file} is not the table that {MANIFEST} describes: its checksum is another")
+    return read(file)
+
+
+def _exported(file: Path) -> pd.DataFrame | None:
+    """The table that was exported there before; None where there is none, or it was removed."""
+    entry = read_manifest(file.parent).get(file.stem)
+    return None if entry is None or not file.exists() else _read_described(file, entry)
+
+
+def _joined(before: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """The runs of both tables, those in both as they are `found`, without those that newer ones stand in for."""
+    both = in_order(pd.concat([before[~before["run_id"].isin(found["run_id"])], found]))
+    return both[~both["run_id"].isin(superseded(both)["run_id"])].reset_index(drop=True)
 
 
 def _entry(table: pd.DataFrame, file: Path, grid: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ takes a second, and most of what is asked here is answered at once.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,10 +33,10 @@ def campaign_of(profile: str | None, overrides: Sequence[str]) -> tuple[Member, 
     return CAMPAIGN[chosen]
 
 
-def loaded_grid(grid: str, profile: str | None, overrides: Sequence[str]) -> Grid:
+def loaded_grid(asked: Member) -> Grid:
     """A bundled grid or a file; refuses what is none."""
     try:
-        return load_grid(grid, overrides, profile)
+        return load_grid(asked.grid, asked.overrides, asked.profile)
     except GridError as error:
         stop(str(error))
 
@@ -101,13 +100,6 @@ def results_of(tunings: Sequence[Tuning], store: Store | None, failed: Iterable[
     except StoreError as error:
         stop(str(error), code=1)
     return dict.fromkeys(failed, FAILURE) | found
-
-
-def command_line(grid: str, profile: str | None, overrides: Sequence[str]) -> str:
-    """The command that runs these runs, without what does not change them: ``lvt run real --profile small``."""
-    chosen = [] if profile is None else ["--profile", profile]
-    changes = [word for override in overrides for word in ("--set", override)]
-    return shlex.join(["lvt", "run", grid, *chosen, *changes])
 
 
 def device_of(choice: str) -> str:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import defaultdict
 from dataclasses import dataclass
+
+from experiments.grid import load_grid
+from experiments.schema import TUNING
 
 
 @dataclass(frozen=True)
 class Member:
-    """A grid of the campaign, in one of its profiles where it has any, with settings replaced as by ``--set``."""
+    """A grid that is asked for, in one of its profiles where it has any, with settings replaced as by ``--set``."""
 
     grid: str
     profile: str | None
     overrides: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """That runs it, without what does not change its runs: ``"lvt run real --profile small"``."""
+        chosen = [] if self.profile is None else ["--profile", self.profile]
+        changes = [word for override in self.overrides for word in ("--set", override)]
+        return shlex.join(["lvt", "run", self.grid, *chosen, *changes])
 
 
 CAMPAIGN: dict[str, tuple[Member, ...]] = {
@@ -28,6 +40,7 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
         Member("translation", "small"),
         Member("compositional", "small", ("compare.seed=[0, 1, 2, 3, 4]",)),
         Member("compositional", "cogs"),
+        Member("compositional", "cogs_large"),
         Member("tuning", None),
         Member("ablations", None),
     ),
@@ -44,3 +57,32 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
         Member("compositional", "full"),
     ),
 }
+
+
+def listed() -> list[dict[str, str]]:
+    """What all of it runs, trials of tuning aside: a row for each task and model of a grid, every value in words.
+
+    Keys profile, grid (the name under which its runs are kept), command, kind, task, model and seeds (``"0 1 2"``).
+
+    Raises:
+        GridError: a grid cannot be run.
+    """
+    rows = []
+    for profile, members in CAMPAIGN.items():
+        for member in members:
+            grid = load_grid(member.grid, member.overrides, member.profile)
+            seeds: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+            for run in grid.runs:
+                if run.phase != TUNING:
+                    seeds[run.kind, run.task_label, run.model.label].append(run.seed)
+            for tuning in grid.tunings:
+                trial = tuning.possible[0]
+                seeds[trial.kind, trial.task_label, trial.model.label] += tuning.seeds
+            rows += [
+                {
+                    **{"profile": profile, "grid": grid.name, "command": member.command},
+                    **{"kind": kind, "task": task, "model": model, "seeds": " ".join(map(str, sorted(of_these)))},
+                }
+                for (kind, task, model), of_these in seeds.items()
+            ]
+    return rows

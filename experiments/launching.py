@@ -16,7 +16,8 @@ import psutil
 import torch
 import typer
 
-from experiments.asked import campaign_of, command_line, device_of, loaded_grid, past_of, results_of, sizes_of
+from experiments.asked import campaign_of, device_of, loaded_grid, past_of, results_of, sizes_of
+from experiments.campaign import Member
 from experiments.config import Run, run_key, run_name
 from experiments.console import USAGE, console, show_runs, stop, table
 from experiments.grid import Grid
@@ -51,10 +52,10 @@ class How:
     checkpoint_every: float
 
 
-def run_grid(grid: str, profile: str | None, overrides: Sequence[str], how: How) -> None:
+def run_grid(asked: Member, how: How) -> None:
     """Executes the runs of a grid that are not over; where models are tuned the trials, then the final phase."""
-    loaded = _loaded(grid, profile, overrides, how.data)
-    _run(loaded, command_line(grid, profile, overrides), how, *_where(how))
+    loaded = _loaded(asked, how.data)
+    _run(loaded, asked.command, how, *_where(how))
 
 
 def _run(loaded: Grid, command: str, how: How, device: str, engine: Callable[[Place, int], Engine]) -> None:
@@ -167,13 +168,12 @@ def run_campaign(profile: str | None, overrides: Sequence[str], how: How) -> Non
     device, engine = _where(how)
     failed = []
     for member in members:
-        command = command_line(member.grid, member.profile, member.overrides)
         try:
-            _run(_loaded(member.grid, member.profile, member.overrides, how.data), command, how, device, engine)
+            _run(_loaded(member, how.data), member.command, how, device, engine)
         except typer.Exit as end:
             if end.exit_code not in (1, USAGE):
                 raise
-            failed.append(command)
+            failed.append(member.command)
     if failed:
         stop(f"something failed in {', '.join(failed)}", code=1)
 
@@ -202,9 +202,9 @@ def _paying_workers(out: Console, runs: list[Run], data: Path | None, device: st
     return count
 
 
-def _loaded(grid: str, profile: str | None, overrides: Sequence[str], data: Path | None) -> Grid:
+def _loaded(asked: Member, data: Path | None) -> Grid:
     """A grid of which every run can be made."""
-    loaded = loaded_grid(grid, profile, overrides)
+    loaded = loaded_grid(asked)
     sizes_of(loaded, data)
     return loaded
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import typer
 
-from experiments.asked import command_line, loaded_grid, past_of, results_of, sizes_of
+from experiments.asked import loaded_grid, past_of, results_of, sizes_of
 from experiments.campaign import Member
 from experiments.config import LearnRun, Run, run_key, run_name
 from experiments.console import USAGE, console, show_runs, stop, table
@@ -84,7 +84,7 @@ def plan_of(member: Member, device: str, data: Path | None, uri: str, *, estimat
         uri: of the store, which may not exist yet.
         estimate: whether some steps are tried, to say how long the runs will take.
     """
-    loaded = loaded_grid(member.grid, member.profile, member.overrides)
+    loaded = loaded_grid(member)
     store, past = past_of(uri, loaded)
     found = results_of(loaded.tunings, store, past.failed)
     choices = [tuning.choose(found, device) for tuning in loaded.tunings]
@@ -92,8 +92,7 @@ def plan_of(member: Member, device: str, data: Path | None, uri: str, *, estimat
     runs = [one for one in loaded.runs if one.phase != TUNING]
     seconds = partial(_seconds_of, data=data, device=device) if estimate else None
     rows = planned(runs, choices, sizes, past, device, seconds)
-    command = command_line(member.grid, member.profile, member.overrides)
-    return Plan(loaded.name, loaded.description, command, device, bool(loaded.tunings), rows)
+    return Plan(loaded.name, loaded.description, member.command, device, bool(loaded.tunings), rows)
 
 
 def plans_of(
@@ -107,7 +106,7 @@ def plans_of(
         except typer.Exit as end:
             if end.exit_code != USAGE:
                 raise
-            refused.append(command_line(member.grid, member.profile, member.overrides))
+            refused.append(member.command)
     return plans, refused
 
 

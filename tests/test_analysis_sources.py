@@ -94,17 +94,36 @@ def test_what_asked_for_the_runs_of_a_grid(runs: pd.DataFrame) -> None:
     assert commands(asked, "grid1") == ["lvt run a.yaml --set seed=1", "lvt run b.yaml"]
 
 
-def test_an_export_replaces_its_grid_and_keeps_the_others(runs: pd.DataFrame, tmp_path: Path) -> None:
-    export(runs, tmp_path)
-    fewer = runs[(runs["grid"] == "grid") & (runs["task"] == "needle")]
-    export(fewer, tmp_path)
+def test_a_grid_may_be_exported_in_pieces(runs: pd.DataFrame, results: Path, tmp_path: Path) -> None:
+    """From stores that each hold a part: in the end there is what one store would have given, to the byte."""
+    export(runs[runs["seed"] == 0], tmp_path)
+    export(runs[(runs["seed"] != 0) | (runs["task"] == "needle")], tmp_path)  # some of it again
+    for file in results.rglob("*.*"):
+        assert (tmp_path / file.relative_to(results)).read_bytes() == file.read_bytes()
+    (table,) = tmp_path.glob("nvidia*/grid1.parquet")
+    changed = pd.read_parquet(table)
+    changed.assign(value=changed["value"] + 0.01).to_parquet(table, index=False)
+    with pytest.raises(StoreReadError, match="its checksum is another"):
+        export(runs, tmp_path)
+    table.unlink()
+    export(runs[runs["seed"] == 0], tmp_path)  # begun anew
     read = fetch(tmp_path)
-    assert set(read.loc[read["grid"] == "grid", "task"]) == {"needle"}
-    assert set(read["grid"]) == {"grid", "grid1"}
+    assert set(read.loc[read["grid"] == "grid1", "seed"]) == {0}
+    assert set(read.loc[read["grid"] == "grid", "seed"]) == set(runs["seed"])
+
+
+def test_what_an_earlier_export_has_of_older_settings_goes(runs: pd.DataFrame, tmp_path: Path) -> None:
+    older = runs[(runs["grid"] == "grid1") & (runs["status"] == s.FINISHED)]
+    newer = older[older["seed"] == 0].assign(settings="others")
+    newer = newer.assign(run_id=newer["run_id"] + "x", start_time=newer["start_time"] + pd.Timedelta(hours=1))
+    export(older, tmp_path)
+    export(newer, tmp_path)
+    assert set(fetch(tmp_path)["run_id"]) == set(newer["run_id"])
 
 
 def test_what_a_newer_run_stands_in_for_is_not_exported(runs: pd.DataFrame, tmp_path: Path) -> None:
-    older = runs[(runs["grid"] == "grid1") & (runs["phase"] == s.FINAL) & (runs["status"] == s.FINISHED)]
+    older = runs[(runs["grid"] == "grid1") & (runs["status"] == s.FINISHED)]
+    assert len(older)
     newer = older.assign(run_id=older["run_id"] + "x", start_time=older["start_time"] + pd.Timedelta(hours=1))
     export(pd.concat([runs, newer]), tmp_path)
     read = fetch(tmp_path)

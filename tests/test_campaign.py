@@ -9,6 +9,8 @@ from typing import NoReturn
 import pytest
 from typer.testing import CliRunner
 
+from analysis.missing import missing
+from analysis.sources import fetch
 from experiments import campaign, files
 from experiments.campaign import CAMPAIGN, Member
 from experiments.grid import load_grid
@@ -40,6 +42,7 @@ def test_one_grid_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     whole = one_run(tmp_path / "whole.yaml", learning_rate="1e-3")
     members = (Member(str(broken), None), Member(str(whole), None, ("seed=3",)))
     monkeypatch.setitem(campaign.CAMPAIGN, "small", members)
+    monkeypatch.delitem(campaign.CAMPAIGN, "full")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     found = CliRunner().invoke(app, ["run", "campaign", "--workers", "1", "--device", "cpu", "--tracking-uri", uri])
     assert found.exit_code == 1
@@ -61,6 +64,14 @@ def test_one_grid_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert untouched.splitlines()[-1] == "2 runs to do on cpu"
     assert "time left" in untouched
     assert not (tmp_path / "other.db").exists()
+
+    results = tmp_path / "results"
+    exported = CliRunner().invoke(app, ["export", "campaign", "--out", str(results), "--tracking-uri", uri])
+    assert exported.exit_code == 0, exported.output
+    lacking = missing(fetch(results), results)
+    assert [tuple(row) for row in lacking.itertuples(index=False)] == [
+        ("small", "broken", members[0].command, 1, 0, "all")
+    ]
 
 
 def test_a_grid_without_its_data_does_not_stop_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from analysis.sources import fetch
 from experiments import schema as s
-from experiments.asked import command_line
+from experiments.campaign import Member
 from experiments.console import show_runs
 from experiments.tasks import TASKS
 from experiments.tasks.synthetic import SyntheticTask
@@ -56,7 +56,7 @@ def test_runs_know_what_asked_for_them(store: tuple[Path, str]) -> None:
     client = MlflowClient(store[1])
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert {run.data.tags[s.COMMAND] for run in runs} == {"lvt run smoke"}
-    asked = command_line("own grid.yaml", "small", ["task.language=fre", "compare.seed=[0, 1]"])
+    asked = Member("own grid.yaml", "small", ("task.language=fre", "compare.seed=[0, 1]")).command
     changes = ["--set", "task.language=fre", "--set", "compare.seed=[0, 1]"]
     assert shlex.split(asked) == ["lvt", "run", "own grid.yaml", "--profile", "small", *changes]
 
