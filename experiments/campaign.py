@@ -37,6 +37,7 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
         Member("real", "small", tuple(f"parts.{part}.compare.seed=[0, 1, 2, 3, 4]" for part in (0, 1))),
         Member("data_size", "small"),
         *(Member("g2p", None, (f"task.language={language}",)) for language in ("fre", "hin", "ady", "kor")),
+        Member("g2p_batch", None),
         Member("translation", "small"),
         Member("compositional", "small", ("compare.seed=[0, 1, 2, 3, 4]",)),
         Member("compositional", "cogs"),
