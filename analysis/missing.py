@@ -6,7 +6,7 @@ The list is a file beside the tables, a row for each task and model of each grid
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +24,7 @@ MOST_TASKS = 4  # that are named of a grid
 _CASE = ["grid", "kind", "task", "model"]
 
 
-def write_plan(plan: Iterable[Mapping[str, str]], folder: str | os.PathLike[str]) -> Path:
+def write_plan(plan: Sequence[dict[str, str]], folder: str | os.PathLike[str]) -> Path:
     """Writes what a campaign runs into a folder of exported tables.
 
     Args:

@@ -38,11 +38,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from experiments.config import RUN_KEYS, LearnRun, Run, parse_run, parse_seed
+from experiments.levels import GridFile, Level, levels_of, profile_of
+from experiments.overrides import check_counts, place_of, put, split
 from experiments.schema import LEARN
-from experiments.settings import KeyPath, Problem, Settings, SettingsError, dotted, refuse, suggestion, validate
+from experiments.settings import KeyPath, Problem, SettingsError, dotted, refuse, suggestion, validate
 from experiments.trials import Tuning, as_trial
 from experiments.tuning import Setting, in_words, parse_tune
 from experiments.yamls import parse_yaml
@@ -85,24 +85,6 @@ class Grid:
         return f"{self.path}: {dotted(_locate(path, self.origins.get(_alike(run), {})))}"
 
 
-class _Part(Settings):
-    fixed: dict[str, Any] = Field(default_factory=dict)
-    compare: dict[str, list[Any]] = Field(default_factory=dict)
-    tune: dict[str, Any] = Field(default_factory=dict)
-
-
-class _Whole(_Part):
-    parts: list[dict[str, Any]] = Field(default_factory=list)
-
-
-class _Grid(_Whole):
-    description: str
-    profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-
-Level = tuple[KeyPath, _Part]  # what adds to the levels above it, and where it stands in the file
-
-
 def bundled_grids() -> list[str]:
     """Names of the grids that come with the suite."""
     return sorted(path.stem for path in BUNDLED.glob("*.yaml"))
@@ -128,15 +110,15 @@ def load_grid(grid: str, overrides: Sequence[str] = (), profile: str | None = No
         raise GridError(f"{path}: not UTF-8 (byte {error.start})") from None
     try:
         tree = parse_yaml(text)
-        own, of_runs = _split_overrides(overrides)
-        chosen = _profile(tree, profile)
-        places = [_stated(tree, chosen, where) for where, _ in own]
+        own, of_runs = split(overrides)
+        chosen = profile_of(tree, profile)
+        places = [place_of(tree, chosen, where) for where, _ in own]
         for place, (_, value) in zip(places, own, strict=True):
-            _set(tree, place, value)
-        checked = validate(_Grid, tree, ())
-        branches = _branches(checked, chosen)
+            put(tree, place, value)
+        checked = validate(GridFile, tree, ())
+        branches = levels_of(checked, chosen)
         for place, (where, value) in zip(places, own, strict=True):
-            _check_counts(branches, place, value, where)
+            check_counts(branches, place, value, where)
         runs, tunings, origins = _parse(_expand(branches, of_runs))
     except SettingsError as error:
         lines = [f"{path}: {dotted(p.path) + ': ' if p.path else ''}{p.message}" for p in error.problems]
@@ -151,96 +133,6 @@ def _find(grid: str) -> Path:
     if grid not in bundled_grids():
         raise GridError(f"no grid named {grid!r}{suggestion(grid, bundled_grids())}, or the path of a .yaml file")
     return BUNDLED / f"{grid}.yaml"
-
-
-def _profile(tree: Any, asked: str | None) -> str | None:
-    """Name of the profile that is run."""
-    profiles = tree.get("profiles") if isinstance(tree, Mapping) else None
-    names = list(profiles) if isinstance(profiles, Mapping) else []
-    if not all(isinstance(name, str) for name in names):
-        raise refuse(("profiles",), f"names are words, found {names}")
-    if asked is not None and asked not in names:
-        unknown = f"no such profile{suggestion(asked, names)}" if names else "this grid has no profiles"
-        raise refuse((f"--profile {asked}",), unknown)
-    return asked if asked is not None else next(iter(names), None)
-
-
-def _stated(tree: Any, profile: str | None, path: KeyPath) -> KeyPath:
-    """Where to replace a setting of the grid itself: in its profile, if that states it, else above."""
-    below = tree["profiles"].get(profile) if profile is not None and len(path) > 1 else None
-    here = below.get(path[0]) if isinstance(below, Mapping) else None
-    stated = isinstance(here, list) or (isinstance(here, Mapping) and path[1] in here)
-    return ("profiles", profile, *path) if profile is not None and stated else path
-
-
-def _branches(grid: _Grid, profile: str | None) -> list[list[Level]]:
-    """The levels of each part of a grid, from the grid down."""
-    levels: list[Level] = [((), grid)]
-    where: KeyPath = ()
-    whole: _Whole = grid
-    if profile is not None:
-        below: KeyPath = ("profiles", profile)
-        chosen = validate(_Whole, grid.profiles[profile], below)
-        levels.append((below, chosen))
-        if chosen.parts and grid.parts:
-            raise refuse((*below, "parts"), "the grid states its parts already: state them in one place")
-        if chosen.parts:
-            where, whole = below, chosen
-    parts = [((*where, "parts", i), part) for i, part in enumerate(whole.parts)]
-    return [[*levels, (place, validate(_Part, part, place))] for place, part in parts] or [levels]
-
-
-def _check_counts(branches: list[list[Level]], place: KeyPath, value: Any, asked: KeyPath) -> None:
-    """Refuses a `value` put at `place` of the grid where, in any part that is run, it does not count."""
-    depth = 2 if place[0] == "profiles" else 0
-    depth += 2 if place[depth : depth + 1] == ("parts",) else 0
-    level, block, paths = place[:depth], place[depth:][:1], list(_paths(place[depth + 1 :], value))
-    if block not in (("fixed",), ("compare",), ("tune",)):
-        return
-    concerned = [levels for levels in branches if level in dict(levels)]
-    if not concerned:
-        raise refuse((f"--set {dotted(asked)}",), "nothing that is run stands there")
-    again = [found for levels in concerned for path in paths for found in _stated_again(levels, level, *block, path)]
-    if again:
-        words = ", ".join(".".join(map(str, path)) for path in dict.fromkeys(again))
-        raise refuse((f"--set {dotted(asked)}",), f"does not count where it is stated again: set {words}")
-
-
-def _stated_again(levels: list[Level], here: KeyPath, block: str | int, path: KeyPath) -> Iterator[KeyPath]:
-    """Where else in a part stands what counts in the place of ``here.block.path``."""
-    if not path:
-        return
-    key = path[0]
-    for where, level in levels[[where for where, _ in levels].index(here) + 1 :]:
-        if block == "compare" and key in level.compare:
-            yield (*where, "compare", key)
-        elif block == "compare" and not isinstance(level.fixed.get(str(key), {}), Mapping):
-            yield (*where, "fixed", key)
-        elif block != "compare" and _states(getattr(level, str(block)), path):
-            yield (*where, block, *path)
-    axes = [((*where, "compare", key), level.compare[key]) for where, level in levels if key in level.compare]
-    if block == "fixed" and axes and all(_states(value, path[1:]) for value in axes[-1][1]):
-        yield axes[-1][0]
-
-
-def _paths(path: KeyPath, value: Any) -> Iterator[KeyPath]:
-    """Of the settings in `value`, which stands at `path`."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _paths((*path, key), inner)
-    else:
-        yield path
-
-
-def _states(tree: Any, path: KeyPath) -> bool:
-    """Whether `tree` says what stands at `path`, itself or by something that is no mapping on the way to it."""
-    for key in path:
-        if not isinstance(tree, Mapping):
-            return True
-        if key not in tree:
-            return False
-        tree = tree[key]
-    return True
 
 
 def _expand(
@@ -278,7 +170,7 @@ def _expand(
             kind = tree.get("kind")
             for where, value in overrides:
                 if isinstance(kind, str) and where[0] in RUN_KEYS.get(kind, ()):
-                    _set(tree, where, value)
+                    put(tree, where, value)
                     origins[where] = (f"--set {dotted(where)}",)
                     used.add(where)
             yield tree, origins
@@ -505,37 +397,3 @@ def _model_name(tree: Mapping[str, Any]) -> str:
     model = tree.get("model")
     name = model.get("name") if isinstance(model, Mapping) else model
     return name if isinstance(name, str) else ""
-
-
-def _split_overrides(overrides: Sequence[str]) -> tuple[list[tuple[KeyPath, Any]], list[tuple[KeyPath, Any]]]:
-    """Those of the grid itself, and those of its runs."""
-    of_grid: list[tuple[KeyPath, Any]] = []
-    of_runs: list[tuple[KeyPath, Any]] = []
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        where: KeyPath = tuple(int(key) if key.isdigit() else key for key in name.strip().split("."))
-        if not equals or "" in where:
-            raise refuse((f"--set {override}",), "write it as path.to.key=value")
-        try:
-            value = parse_yaml(text)
-        except SettingsError:
-            raise refuse((f"--set {override}",), "the value is not YAML") from None
-        (of_grid if where[0] in _Grid.model_fields else of_runs).append((where, value))
-    return of_grid, of_runs
-
-
-def _set(tree: Any, path: KeyPath, value: Any) -> None:
-    """Puts `value` at `path`, making mappings on the way; a model or task given by its name alone becomes a mapping."""
-    for depth, key in enumerate(path[:-1]):
-        try:
-            if isinstance(tree, list):
-                tree = tree[int(key)]
-                continue
-            if isinstance(tree.get(key), str):
-                tree[key] = {"name": tree[key]}
-            tree = tree.setdefault(key, {})
-        except (AttributeError, IndexError, ValueError):
-            raise refuse((f"--set {dotted(path)}",), f"nothing can be set below {dotted(path[:depth])}") from None
-    if not isinstance(tree, dict):
-        raise refuse((f"--set {dotted(path)}",), f"nothing can be set below {dotted(path[:-1])}")
-    tree[path[-1]] = value
