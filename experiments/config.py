@@ -35,7 +35,7 @@ from experiments.tasks.streams import Needle
 from models.config import Budget, ModelConfig
 from models.registry import MODELS
 
-RESULT_VERSION = 5  # part of every key: raised when a change of the code changes results, so that runs are done anew
+RESULT_VERSION = 6  # part of every key: raised when a change of the code changes results, so that runs are done anew
 
 LIMITS = ("steps", "tokens", "seconds", "flops")  # of a training
 SOLVED = 0.999  # share of exact matches from which a task is taken to be solved

@@ -99,6 +99,7 @@ def evaluate(
     predictions: list[Prediction] = []
     spelt: list[str] = []  # the answers as texts
     whole = bool({PER, *TEXT_METRICS} & set(metrics))
+    of_sequences = _axes_of_sequences(data.evaluation[split])
     for cpu_batch in data.evaluation[split]:
         batch = cpu_batch.to(device)
         logits = model(batch.source, batch.target_in, batch.source_lengths)
@@ -121,7 +122,7 @@ def evaluate(
             for value in values[asked].unique().tolist():
                 there = asked & (values == value)
                 by_token[axis][value].add(right[there].sum().item(), there.sum().item())
-            if bool((values == values[:, :1])[asked].all()):  # an axis of whole sequences
+            if axis in of_sequences:
                 for value in values[:, 0].unique().tolist():
                     rows = values[:, 0] == value
                     by_sequence[axis][value].add(exact[rows].sum().item(), rows.sum().item())
@@ -160,6 +161,15 @@ def evaluate(
             for kept, (source, reference, answer) in zip(predictions, written, strict=False)  # none are kept, or all
         ]
     return Scores(scalars, curves, predictions)
+
+
+def _axes_of_sequences(batches: Sequence[Batch]) -> set[str]:
+    """Those on which all positions of a sequence have the same value, in each of an evaluation set."""
+    return {
+        axis
+        for axis in batches[0].slices
+        if all(bool((values := batch.slices[axis]).eq(values[:, :1])[batch.target != PAD].all()) for batch in batches)
+    }
 
 
 def _decode(model: EncoderDecoder, batch: Batch, max_length: int, decoding: Decoding, *, whole: bool) -> Tensor:

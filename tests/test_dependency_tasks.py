@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.schema import TEST
+from experiments.tasks.lengths import FIRST
 from experiments.tasks.recall import AssociativeRecall
 from experiments.tasks.selective_copy import SelectiveCopy
 from experiments.tasks.streams import CopyMemory, DelayedMatch, MarkedAddition, Needle, StreamTask
@@ -22,12 +23,8 @@ sizes = st.one_of(st.integers(2, 40), st.just(1000))
 seeds = st.integers(0, 10_000)
 
 
-def edge(distance: int) -> int:
-    return next(e for e in (2**i for i in range(20)) if e >= distance)
-
-
 def distances(task: StreamTask, size: int, seed: int) -> list[int]:
-    """The bin of every row; the same at all its positions."""
+    """Of every row; the same at all its positions."""
     batch = task.draw(20, size, torch.Generator().manual_seed(seed))
     values = task.slices(batch, size)["distance"]
     assert values.shape == batch.target.shape
@@ -38,13 +35,13 @@ def distances(task: StreamTask, size: int, seed: int) -> list[int]:
 @drawings
 @given(st.one_of(st.integers(1, 40), st.just(1000)), seeds)
 def test_copy_memory_copies(delay: int, seed: int) -> None:
-    for row, bin_ in zip(draw(CopyMemory(), delay, seed), distances(CopyMemory(), delay, seed), strict=True):
+    for row, distance in zip(draw(CopyMemory(), delay, seed), distances(CopyMemory(), delay, seed), strict=True):
         assert row.fed == row.source
         assert len(row.source) == delay + 20
         assert row.source[10:] == ["_"] * (delay - 1) + ["!"] + ["_"] * 10
         assert row.target == ["_"] * (delay + 10) + row.source[:10]
         assert set(row.source[:10]) <= set("abcdefgh")
-        assert bin_ == edge(delay + 10)
+        assert distance == delay + 10
 
 
 def test_the_floor_of_copy_memory_is_the_published_one_and_that_of_no_memory() -> None:
@@ -69,7 +66,7 @@ def test_the_floor_of_copy_memory_is_the_published_one_and_that_of_no_memory() -
 @drawings
 @given(sizes, seeds)
 def test_marked_addition_adds_what_is_marked(size: int, seed: int) -> None:
-    for row, bin_ in zip(draw(MarkedAddition(), size, seed), distances(MarkedAddition(), size, seed), strict=True):
+    for row, distance in zip(draw(MarkedAddition(), size, seed), distances(MarkedAddition(), size, seed), strict=True):
         stream, answer = asked_last(row)
         assert len(stream) == size + 1
         assert stream[-1] == "="
@@ -77,20 +74,20 @@ def test_marked_addition_adds_what_is_marked(size: int, seed: int) -> None:
         assert first < size // 2 <= second
         assert answer == str(int(stream[first][0]) + int(stream[second][0]))
         assert all(len(symbol.rstrip("*")) == 1 for symbol in stream)
-        assert bin_ == edge(len(stream) - 1 - first)
+        assert distance == len(stream) - 1 - first
 
 
 @drawings
 @given(st.one_of(st.integers(1, 40), st.just(1000)), seeds)
 def test_the_needle_is_what_is_marked(size: int, seed: int) -> None:
-    for row, bin_ in zip(draw(Needle(), size, seed), distances(Needle(), size, seed), strict=True):
+    for row, distance in zip(draw(Needle(), size, seed), distances(Needle(), size, seed), strict=True):
         stream, answer = asked_last(row)
         assert len(stream) == size + 3
         assert stream[-1] == "?"
         assert stream.count("!") == 1
         assert answer == stream[stream.index("!") + 1]
         assert answer in "abcdefgh"
-        assert bin_ == edge(len(stream) - 1 - (stream.index("!") + 1))
+        assert distance == len(stream) - 1 - (stream.index("!") + 1)
 
 
 def test_needles_are_anywhere() -> None:
@@ -101,12 +98,12 @@ def test_needles_are_anywhere() -> None:
 @drawings
 @given(st.one_of(st.integers(1, 40), st.just(1000)), seeds)
 def test_the_first_token_decides_a_delayed_match(size: int, seed: int) -> None:
-    for row, bin_ in zip(draw(DelayedMatch(), size, seed), distances(DelayedMatch(), size, seed), strict=True):
+    for row, distance in zip(draw(DelayedMatch(), size, seed), distances(DelayedMatch(), size, seed), strict=True):
         stream, answer = asked_last(row)
         assert len(stream) == size + 2
         assert stream[-1] == "?"
         assert answer == stream[0]
-        assert bin_ == edge(len(stream) - 1)
+        assert distance == len(stream) - 1
 
 
 @pytest.mark.parametrize("task", [Needle(), DelayedMatch(alphabet=4), MarkedAddition(), SelectiveCopy()])
@@ -142,7 +139,7 @@ def test_recall_in_a_source_of_fixed_length(pairs: int, length: int, seed: int) 
     batch = task.draw(10, pairs, torch.Generator().manual_seed(seed))
     slices = task.slices(batch, pairs)
     assert (slices["pairs"] == pairs).all()
-    for row, bins in zip(rows(task, batch), slices["distance"].tolist(), strict=True):
+    for row, between in zip(rows(task, batch), slices["distance"].tolist(), strict=True):
         assert len(row.source) == length
         places = [place for place, symbol in enumerate(row.source) if symbol.startswith("k")]
         assert row.source.count("_") == length - 2 * pairs
@@ -150,13 +147,28 @@ def test_recall_in_a_source_of_fixed_length(pairs: int, length: int, seed: int) 
         assert len(known) == pairs
         assert sorted(row.fed) == sorted(known)
         assert row.target == [known[key] for key in row.fed]
-        for query, (key, bin_) in enumerate(zip(row.fed, bins, strict=True)):
-            assert bin_ == edge(length + query - (row.source.index(key) + 1))
+        for query, (key, distance) in enumerate(zip(row.fed, between, strict=True)):
+            assert distance == length + query - (row.source.index(key) + 1)
 
 
 def test_bins_are_named_by_their_upper_edge() -> None:
-    wanted = [edge(distance) for distance in range(1, 3000)]
-    assert upper_edges(torch.arange(1, 3000)).tolist() == wanted
+    assert upper_edges(torch.arange(14), 12).tolist() == [1, 1, 2, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 12]
+    for largest in range(1, 3000):
+        edges = upper_edges(torch.arange(1, largest + 1), largest).unique().tolist()
+        *powers, last = edges
+        assert last == largest
+        assert powers == [2**i for i in range(len(powers))]
+        assert largest < 3 or math.sqrt(2) <= largest / powers[-1] < 2 * math.sqrt(2)
+
+
+@pytest.mark.parametrize("noise", [64, 100, 1000])
+def test_the_farthest_bin_is_no_remainder(noise: int) -> None:
+    """It ends at the farthest distance there is, and holds a good share of the sequences."""
+    for batches in Needle(max_noise=noise).load(None).evaluation.values():
+        places = torch.cat([batch.slices["distance"][batch.target != PAD] for batch in batches])
+        exact = [Needle().distances(batch.source - FIRST) for batch in batches]
+        assert places.max() == torch.cat(exact).max()
+        assert (places == places.max()).sum() >= 0.03 * len(places)
 
 
 def test_impossible_sizes_are_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -104,9 +105,7 @@ def test_recall_distances_by_brute_force() -> None:
         for query in range(7):
             at = 14 + query
             value_at = sequence.index(sequence[at]) + 1
-            distance = at - value_at
-            edge = min(e for e in (1, 2, 4, 8, 16, 32) if e >= distance)
-            assert slices["distance"][row, query].item() == edge
+            assert slices["distance"][row, query].item() == at - value_at
 
 
 loaded = functools.cache(SyntheticTask.load)
@@ -206,10 +205,38 @@ def test_a_round_hands_every_sequence_out_once() -> None:
     assert len(set(sequences)) == 100
 
 
-def test_a_smaller_training_set_is_part_of_a_larger_one() -> None:
-    small, large = (AssociativeRecall(examples=count)._training_set() for count in (100, 1000))
-    for size, batch in small.items():
-        assert same(batch, large[size].select(slice(batch.size)))
+@pytest.mark.parametrize("task", [AssociativeRecall, DelayedMatch])
+def test_a_smaller_training_set_is_part_of_a_larger_one(task: type[SyntheticTask]) -> None:
+    """However little larger that is."""
+    counts = (1, 4, 5, 24, 25, 100, 200, 1000)
+    for small, large in pairwise(task(examples=count)._training_set() for count in counts):
+        for size, batch in small.items():
+            assert same(batch, large[size].select(slice(batch.size)))
+
+
+def test_sizes_of_a_fixed_training_set_share_no_symbols() -> None:
+    """Drawn from one stream of random numbers, shorter strings would be parts of longer ones."""
+    known = Reverse(symbols=26, examples=200)._training_set()
+    strings = {size: trimmed(batch).source[:, :-1] for size, batch in known.items()}
+    longest = {tuple(row[i : i + 8]) for row in strings[16].tolist() for i in range(9)}
+    assert len(longest) > 50
+    assert not longest & {tuple(row) for row in strings[8].tolist()}
+    assert len({tuple(rows[0, :3].tolist()) for size, rows in strings.items() if size >= 3}) > 5
+
+
+def test_no_run_draws_what_it_is_tested_on() -> None:
+    """Its seed is none of those of the fixed sets, whose symbols it would repeat, if not their sequences."""
+    task = CopyMemory(min_delay=8, max_delay=8)
+    data = task.load(None)
+    tested = {
+        tuple(row[i : i + 8])
+        for batch in data.evaluation[TEST]
+        for row in batch.source[:, :10].tolist()
+        for i in (0, 1, 2)
+    }
+    for seed in range(5):
+        drawn = next(data.training(128, torch.Generator().manual_seed(seed))).source[:, :10].tolist()
+        assert not tested & {tuple(row[i : i + 8]) for row in drawn for i in (0, 1, 2)}
 
 
 @by_label

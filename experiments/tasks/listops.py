@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments.data import Batch, Vocabulary
 from experiments.schema import CONTEXT_FREE, LENGTH
 from experiments.tasks.lengths import FIRST
-from experiments.tasks.synthetic import Size, Sizes, SyntheticTask, upper_edges
+from experiments.tasks.synthetic import Size, Sizes, SyntheticTask
 from models.interface import BOS, EOS, PAD
 
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
@@ -35,7 +35,7 @@ class ListOps(SyntheticTask):
     many lists stand inside each other. On the way to that depth one argument of a list is a list in any case; of the
     others, a quarter are, as published. Deeper ones are longer: about 15 tokens at depth 2, 35 at depth 4, 60 at 6.
 
-    Sliced by depth, and by length (with the end of sequence) in bins named by their upper edge, 1, 2, 4, 8, ….
+    Sliced by depth, and by length (with the end of sequence) in bins named by their upper edges (`upper_edges`).
 
     Attributes:
         max_depth: in training, from 1, uniform.
@@ -45,6 +45,7 @@ class ListOps(SyntheticTask):
 
     size_axis: ClassVar[str] = "depth"
     axes: ClassVar[tuple[str, ...]] = ("depth", LENGTH)
+    binned: ClassVar[tuple[str, ...]] = (LENGTH,)
     measures: ClassVar[Mapping[str, str]] = {LENGTH: "depth"}
     language_class: ClassVar[str | None] = CONTEXT_FREE
     reference: ClassVar[str] = "Nangia & Bowman 2018, ListOps: a diagnostic dataset for latent tree learning, section 3"
@@ -100,7 +101,7 @@ class ListOps(SyntheticTask):
 
     def slices(self, batch: Batch, size: int) -> dict[str, Tensor]:
         """By depth and by length."""
-        return super().slices(batch, size) | {LENGTH: upper_edges(batch.source_lengths)[:, None]}
+        return super().slices(batch, size) | {LENGTH: batch.source_lengths[:, None]}
 
 
 @dataclass

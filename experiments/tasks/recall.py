@@ -13,7 +13,7 @@ from torch import Tensor
 from experiments.data import Batch, Vocabulary
 from experiments.schema import DISTANCE, ITEMS
 from experiments.tasks.lengths import FIRST
-from experiments.tasks.synthetic import Size, Sizes, SyntheticTask, permutations, unpadded, upper_edges
+from experiments.tasks.synthetic import Size, Sizes, SyntheticTask, permutations, unpadded
 
 
 class AssociativeRecall(SyntheticTask):
@@ -31,7 +31,7 @@ class AssociativeRecall(SyntheticTask):
         source    _ _ k3 v1 _ _ _ _ k0 v7 k5 v1
 
     Sliced by number of pairs and by distance: the number of tokens from a pair's value to its query, were queries to
-    follow the source directly (at least 1); distances are put into bins named by their upper edge, 1, 2, 4, 8, ….
+    follow the source directly (at least 1); distances are put into bins named by their upper edges (`upper_edges`).
 
     Attributes:
         min_pairs, max_pairs: number of pairs in training, uniform.
@@ -42,6 +42,7 @@ class AssociativeRecall(SyntheticTask):
 
     size_axis: ClassVar[str] = "pairs"
     axes: ClassVar[tuple[str, ...]] = ("pairs", DISTANCE)
+    binned: ClassVar[tuple[str, ...]] = (DISTANCE,)
     measures: ClassVar[Mapping[str, str]] = {DISTANCE: DISTANCE, ITEMS: "pairs"}
     given_inputs: ClassVar[bool] = True
     reference: ClassVar[str] = "Graves et al. 2014, section 4.3; in this form Arora et al. 2023 (Zoology), section 3"
@@ -110,4 +111,4 @@ class AssociativeRecall(SyntheticTask):
         keys = batch.source[:, ::2]
         pair = (batch.target_in[:, :, None] == keys[:, None, :]).int().argmax(2)  # (B, T): where it stands
         query = torch.arange(size) + batch.source.shape[1]
-        return super().slices(batch, size) | {DISTANCE: upper_edges(query - (2 * pair + 1))}
+        return super().slices(batch, size) | {DISTANCE: query - (2 * pair + 1)}

@@ -20,7 +20,7 @@ from torch import Tensor
 from experiments.data import Batch, Vocabulary
 from experiments.schema import DISTANCE, SEQUENCE_ACCURACY
 from experiments.tasks.lengths import FIRST
-from experiments.tasks.synthetic import Size, Sizes, SyntheticTask, unpadded, upper_edges
+from experiments.tasks.synthetic import Size, Sizes, SyntheticTask, unpadded
 from models.interface import PAD
 
 
@@ -41,6 +41,7 @@ class StreamTask(SyntheticTask):
 
     size_axis: ClassVar[str] = DISTANCE
     axes: ClassVar[tuple[str, ...]] = (DISTANCE,)
+    binned: ClassVar[tuple[str, ...]] = axes
     measures: ClassVar[Mapping[str, str]] = {DISTANCE: DISTANCE}
     geometric: ClassVar[bool] = True
     given_inputs: ClassVar[bool] = True
@@ -55,7 +56,7 @@ class StreamTask(SyntheticTask):
 
     @abstractmethod
     def distances(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N) of streams → (B,): how many positions lie between what decides and the answer."""
+        """Tokens (B, N) of streams → (B,): by how many positions the answer stands behind what decides it."""
 
     def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
         """The same symbols on both sides."""
@@ -75,9 +76,8 @@ class StreamTask(SyntheticTask):
         return unpadded(source, source.clone(), target)
 
     def slices(self, batch: Batch, size: int) -> dict[str, Tensor]:
-        """By distance, in bins."""
-        distances = self.distances(batch.source - FIRST)
-        return {DISTANCE: upper_edges(distances)[:, None].expand_as(batch.target)}
+        """By distance."""
+        return {DISTANCE: self.distances(batch.source - FIRST)[:, None].expand_as(batch.target)}
 
 
 class CopyMemory(StreamTask):
@@ -93,7 +93,7 @@ class CopyMemory(StreamTask):
     positions are asked, so that the loss is that of the publications: who remembers nothing, but knows when to answer,
     has 10·ln 8/(T + 20) nats per position (`floor`). A sequence counts as right when all of it is.
 
-    Sliced by distance, T + 10 from each symbol to its answer, in bins named by their upper edge, 1, 2, 4, 8, ….
+    Sliced by distance, T + 10 from each symbol to its answer, in bins named by their upper edges (`upper_edges`).
 
     Attributes:
         min_delay, max_delay: T in training, evenly by its logarithm.
@@ -207,7 +207,7 @@ class Needle(NoiseTask):
         fed       g b ! e a c ?         the decoder is given the stream
         target    · · · · · · e         only the last position is asked
 
-    Sliced by distance, from the marked symbol to the question, in bins named by their upper edge, 1, 2, 4, 8, ….
+    Sliced by distance, from the marked symbol to the question, in bins named by their upper edges (`upper_edges`).
 
     Attributes:
         min_noise, max_noise: distractors in training, evenly by their logarithm; the needle may be anywhere.
@@ -269,7 +269,7 @@ class DelayedMatch(NoiseTask):
         fed       c f a a h ?         the decoder is given the stream
         target    · · · · · c         only the last position is asked
 
-    Sliced by distance, from the first token to the question, in bins named by their upper edge, 1, 2, 4, 8, ….
+    Sliced by distance, from the first token to the question, in bins named by their upper edges (`upper_edges`).
 
     Attributes:
         min_noise, max_noise: tokens after the first in training, evenly by their logarithm.
@@ -322,7 +322,7 @@ class MarkedAddition(NoiseTask):
         target    · · · · · · · 15          only the last position is asked
 
     One marked digit is in the first half of the digits, the other in the second. Sliced by distance, from the first
-    marked digit to the question, in bins named by their upper edge, 1, 2, 4, 8, ….
+    marked digit to the question, in bins named by their upper edges (`upper_edges`).
 
     Attributes:
         min_noise, max_noise: digits in training, the marked ones included, evenly by their logarithm; from 2.

@@ -31,7 +31,6 @@ class Reverse(LengthTask):
         symbols: number of different ones.
     """
 
-    headline: ClassVar[str] = SEQUENCE_ACCURACY
     language_class: ClassVar[str | None] = CONTEXT_FREE
     reference: ClassVar[str] = "Grefenstette et al. 2015, section 4.2; Delétang et al. 2023, table A.1 (context-free)"
 

@@ -38,8 +38,9 @@ SEQUENCES = {VALIDATION: 32, TEST: 128, LONGER: 128}  # evaluated of each size
 EVALUATED_TOKENS = 16_384  # at most, source and target, in a batch of an evaluation set (but for a single sequence)
 AHEAD = 16  # batches of a size that training draws at once, …
 AHEAD_TOKENS = 65_536  # … unless these tokens are fewer: then as many as they are, and at least one
-_SEEDS = {VALIDATION: 1, TEST: 2, LONGER: 3, TRAIN: 4}  # of what is fixed, the same for every run
+_SEEDS = {VALIDATION: 1 << 40, TEST: 2 << 40, LONGER: 3 << 40, TRAIN: 4 << 40}  # of what is fixed; no run has them
 BLOCK = 64  # sequences of a fixed training set that are drawn at once: a smaller set is part of every larger one
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread evenly, however many there are
 _HASH_WEIGHTS = torch.randint(-(2**62), 2**62, (4096,), generator=torch.Generator().manual_seed(20_170_612)) | 1
 
 Size = Annotated[int, Field(ge=1, le=100_000)]
@@ -57,6 +58,7 @@ class SyntheticTask(Task):
     examples: int | None = Field(default=None, ge=1, le=10_000_000)
 
     size_axis: ClassVar[str]  # what a size counts: "length", "pairs", "digits"
+    binned: ClassVar[tuple[str, ...]] = ()  # axes whose values are put into bins (`upper_edges`)
     geometric: ClassVar[bool] = False  # sizes are spread, and drawn, by their logarithm: 1-2 as often as 32-64
     headline: ClassVar[str] = TOKEN_ACCURACY
     metrics: ClassVar[tuple[str, ...]] = (TOKEN_ACCURACY, SEQUENCE_ACCURACY)
@@ -92,7 +94,7 @@ class SyntheticTask(Task):
         """`count` sequences of one size, without slices; padded to the longest that the size allows, if they vary."""
 
     def slices(self, batch: Batch, size: int) -> dict[str, Tensor]:
-        """The value of each target position, (B, T), on each of the task's axes."""
+        """The value of each target position, (B, T), on each of the task's axes, those with bins too."""
         return {self.size_axis: torch.full_like(batch.target, size)}
 
     def evaluated_sizes(self) -> list[int]:
@@ -187,14 +189,16 @@ class SyntheticTask(Task):
             rows[size] = left[batch_size:]
 
     def _training_set(self) -> dict[int, Batch]:
-        """Size → its sequences of the fixed training set, shared out as the sizes of a fresh sample are drawn."""
+        """Size → its sequences of the fixed training set; its share of them is that of a fresh sample."""
         assert self.examples is not None
         odds = self._odds()
-        edges = (torch.tensor(list(odds.values())).cumsum(0) / sum(odds.values()) * self.examples).round().long()
+        edges = torch.tensor(list(odds.values()), dtype=torch.float64).cumsum(0) / sum(odds.values())
+        places = torch.searchsorted(edges, torch.arange(self.examples, dtype=torch.float64) * GOLDEN % 1, right=True)
+        counts = places.clamp(max=len(odds) - 1).bincount(minlength=len(odds))
         found = {}
-        for size, count in zip(odds, edges.diff(prepend=edges.new_zeros(1)).tolist(), strict=True):
+        for size, count in zip(odds, counts.tolist(), strict=True):
             if count:
-                generator = torch.Generator().manual_seed(_SEEDS[TRAIN])
+                generator = torch.Generator().manual_seed(_SEEDS[TRAIN] + size)  # each its own: they share no symbols
                 blocks = [self._draw_from(TRAIN, BLOCK, size, generator) for _ in range(-(-count // BLOCK))]
                 found[size] = functools.reduce(_join, blocks).select(slice(count))
         return found
@@ -223,10 +227,15 @@ class SyntheticTask(Task):
 
     def _evaluation_set(self, split: str, sizes: list[int]) -> list[Batch]:
         generator = torch.Generator().manual_seed(_SEEDS[split])
+        whole = [trimmed(self._draw_from(split, SEQUENCES[split], size, generator)) for size in sizes]
+        sliced = [replace(batch, slices=self.slices(batch, size)) for batch, size in zip(whole, sizes, strict=True)]
+        for axis in self.binned:
+            asked = [batch.slices[axis].expand_as(batch.target)[batch.target != PAD] for batch in sliced]
+            largest = int(torch.cat(asked).max())
+            bins = [{axis: upper_edges(batch.slices[axis], largest)} for batch in sliced]
+            sliced = [replace(b, slices={**b.slices, **of_axis}) for b, of_axis in zip(sliced, bins, strict=True)]
         batches = []
-        for size in sizes:
-            batch = trimmed(self._draw_from(split, SEQUENCES[split], size, generator))
-            batch = replace(batch, slices=self.slices(batch, size))
+        for batch in sliced:
             together = max(1, EVALUATED_TOKENS * batch.size // batch.tokens)
             batches += [batch.select(slice(i, i + together)) for i in range(0, batch.size, together)]
         return batches
@@ -280,10 +289,15 @@ def permutations(count: int, size: int, generator: torch.Generator) -> Tensor:
     return torch.from_numpy(keys.numpy().argsort(1))
 
 
-def upper_edges(distances: Tensor) -> Tensor:
-    """The bin of each distance (at least 1), named by its upper edge: 1, 2, 4, 8, …."""
-    exact = torch.tensor([2**i for i in range(40)])
-    return exact[torch.searchsorted(exact, distances)]
+def upper_edges(values: Tensor, largest: int) -> Tensor:
+    """The bin of each value from 1 to the `largest`, named by its upper edge: 1, 2, 4, 8, …, `largest`.
+
+    The last power of two is left out where it lies so close below the largest (by a factor under √2) that hardly a
+    value would be between them.
+    """
+    powers = [2**i for i in range(largest.bit_length()) if 2 * 4**i <= largest**2]
+    edges = torch.tensor([*powers, largest])
+    return edges[torch.searchsorted(edges, values.clamp(max=largest))]
 
 
 def spread(sizes: Sequence[int], *, geometric: bool = False) -> list[int]:
