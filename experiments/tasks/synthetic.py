@@ -38,7 +38,7 @@ SEQUENCES = {VALIDATION: 32, TEST: 128, LONGER: 128}  # evaluated of each size
 EVALUATED_TOKENS = 16_384  # at most, source and target, in a batch of an evaluation set (but for a single sequence)
 AHEAD = 16  # batches of a size that training draws at once, …
 AHEAD_TOKENS = 65_536  # … unless these tokens are fewer: then as many as they are, and at least one
-_SEEDS = {VALIDATION: 1 << 40, TEST: 2 << 40, LONGER: 3 << 40, TRAIN: 4 << 40}  # of what is fixed; no run has them
+_SEEDS = {VALIDATION: 10**9, TEST: 2 * 10**9, LONGER: 3 * 10**9, TRAIN: 4 * 10**9}  # of what is fixed; no run has them
 BLOCK = 64  # sequences of a fixed training set that are drawn at once: a smaller set is part of every larger one
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread evenly, however many there are
 _HASH_WEIGHTS = torch.randint(-(2**62), 2**62, (4096,), generator=torch.Generator().manual_seed(20_170_612)) | 1
