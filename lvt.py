@@ -35,6 +35,13 @@ class DeviceChoice(StrEnum):
     cuda = "cuda"
 
 
+class Processor(StrEnum):
+    """What was measured on."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class EngineChoice(StrEnum):
     """What executes runs."""
 
@@ -254,7 +261,7 @@ def recommend(
     length: Annotated[int, typer.Option(min=1, help="Tokens of a source.")],
     items: Annotated[int | None, typer.Option(min=1, help="Things to be kept apart, as names or facts.")] = None,
     generate: Annotated[int | None, typer.Option(min=1, help="Tokens to generate.")] = None,
-    device: Annotated[str | None, typer.Option(help="Of times and memory: cpu or cuda; default: any.")] = None,
+    device: Annotated[Processor | None, typer.Option(help="Of times and memory; default: any.")] = None,
     grids: Annotated[list[str] | None, typer.Option("--grid", help="May be repeated; default: all.")] = None,
     results: ResultsOption = None,
     tracking_uri: StoreOption = None,

@@ -58,10 +58,10 @@ def refuse(path: KeyPath, message: str) -> SettingsError:
 
 
 def suggestion(word: object, allowed: Iterable[str]) -> str:
-    """``"; did you mean steps? allowed: …"``."""
+    """``"; did you mean steps? Allowed: …"``, or without a near word ``". Allowed: …"``."""
     allowed = sorted(allowed)
     near = difflib.get_close_matches(str(word), allowed, n=1)
-    return (f"; did you mean {near[0]}?" if near else "") + f" Allowed: {', '.join(allowed)}"
+    return (f"; did you mean {near[0]}?" if near else ".") + f" Allowed: {', '.join(allowed)}"
 
 
 def dotted(path: KeyPath) -> str:

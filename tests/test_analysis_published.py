@@ -166,6 +166,15 @@ def test_the_order_out_of_range() -> None:
     assert checks(rows)["6.4.odds_first.lstm"].outcome is Outcome.AGREES
 
 
+@pytest.mark.parametrize("longer", [0.6, 0.4])
+def test_an_order_out_of_range_is_open_where_who_should_lead_is_not_trained(longer: float) -> None:
+    scores = {"lstm": around(0.85), "transformer": around(0.99)}
+    rows = task_rows("odds_first", scores, longer={"lstm": around(longer), "transformer": around(0.5)})
+    found = checks(rows)["6.4.odds_first.lstm"]
+    assert found.outcome is Outcome.UNDECIDED
+    assert found.what.endswith(": the LSTM is not trained, 85.0 % in range")
+
+
 def test_the_order_on_parity_and_recall() -> None:
     longer = {"lstm": around(0.9), "transformer": around(0.5)}
     parity = task_rows("parity_check", {"lstm": around(0.99), "transformer": around(0.6)}, longer=longer)

@@ -285,8 +285,8 @@ _ORDERS = (
 def orders(found: list[Contest]) -> Iterator[Check]:
     """6.4 to 6.6: which model is ahead (direction only).
 
-    Out of range a recurrent model, on strings and, alone to learn a regular language, on parity; in range, where pairs
-    are to be recalled, a model with attention.
+    Out of range a recurrent model, on strings and, alone to learn a regular language, on parity, provided that it is
+    trained; in range, where pairs are to be recalled, a model with attention.
     """
     for order in _ORDERS:
         for contest in found:
@@ -297,13 +297,17 @@ def orders(found: list[Contest]) -> Iterator[Check]:
             if len(a) and len(b):
                 lead = float(a.mean() - b.mean())
                 ahead, behind = units.model_name(order.ahead), units.model_name(order.behind)
+                outcome, why = Outcome.AGREES if lead > 0 else Outcome.DEVIATES, ""
+                learnt = contest.in_range(str(stand_in(contest.rows["model"], order.ahead)))
+                if order.split == schema.LONGER and contest.untrained(learnt):
+                    outcome, why = Outcome.UNDECIDED, f": the {ahead} is not trained, {100 * learnt:.1f} % in range"
                 yield Check(
                     f"{order.id}.{contest.name}.{order.ahead}",
-                    f"{contest.name} {units.RANGES[order.split]}, lead of the {ahead} over the {behind}",
+                    f"{contest.name} {units.RANGES[order.split]}, lead of the {ahead} over the {behind}{why}",
                     order.published,
                     "above 0: the order, not the size",
                     Interval(lead, math.nan, math.nan, min(len(a), len(b))),
-                    Outcome.AGREES if lead > 0 else Outcome.DEVIATES,
+                    outcome,
                     order.source,
                     order.differs,
                     _LEAD,
