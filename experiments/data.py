@@ -148,7 +148,8 @@ class Texts:
     """What metrics of text need, beside symbols.
 
     Attributes:
-        sources, references: split → the texts as they were written, in the order of the split's batches.
+        sources: split → the texts as they were written, in the order of the split's batches.
+        references: likewise; with single spaces where no answer can have others.
         join: the text that target symbols spell.
     """
 

@@ -1,8 +1,8 @@
 """Files of text as tables: every line is looked at before anything is made of it, and nothing is dropped or guessed.
 
-What a reader returns is a `datasets.Dataset` in memory whose fingerprint is that of the file's content, the same on
-every machine; `datasets` never parses the file itself, so that no word becomes a number or a missing value. What cannot
-be read as stated is refused with the file and the line.
+What a reader returns is a `datasets.Dataset` in memory whose fingerprint is that of the content (of the file, or of the
+two columns of what is on the Hub), the same on every machine; `datasets` never parses a file itself, so that no word
+becomes a number or a missing value. What cannot be read as stated is refused with the file and the line.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def read_hub(name: str, revision: str, split: str, columns: tuple[str, str]) -> 
             )
     values = {side: table[column][:] for side, column in zip(PAIR, columns, strict=True)}
     _check_rows(values, columns, place)
-    return TextTable(_table(values, table._fingerprint), place, unit="row")
+    return TextTable(_table(values, _fingerprint(json.dumps(values).encode())), place, unit="row")
 
 
 def read_pairs(path: Path) -> datasets.Dataset:
@@ -116,8 +116,8 @@ def read_columns(path: Path, columns: Sequence[str]) -> datasets.Dataset:
 
     Raises:
         DataError: no such file, an empty one, or a compressed one that is broken; a byte-order mark; a line that is
-            empty, is not UTF-8, holds a NUL byte or a carriage return, has another number of tabs, or has nothing in
-            one of its columns.
+            empty, is not UTF-8, holds a NUL byte, or a carriage return that does not end it, has another number of
+            tabs, or has nothing in one of its columns.
     """
     content = _content(path)
     rows = []

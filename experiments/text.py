@@ -1,4 +1,4 @@
-"""Texts as a task: tokenised, what is too long or stands in training too refused or counted, encoded as a corpus.
+"""Texts as a task: tokenised, what is too long or stands in another part too refused or counted, encoded as a corpus.
 
 One pair, tokenised by words, by characters and by pieces (BPE)::
 
@@ -14,10 +14,12 @@ from typing import Literal
 from experiments import corpus
 from experiments.data import UNKNOWN_SYMBOL, DataError, Pair, TaskData, Texts
 from experiments.reading import TextTable
+from experiments.schema import TEST, VALIDATION
 
 Tokenisation = Literal["characters", "words", "bpe"]
 LENGTH_BINS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)  # source symbols, by upper edge; all above are in the last
 TRAIN = "train"
+IN_WORDS = {TRAIN: "training", VALIDATION: "validation"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class Tokeniser:
 
     split: Callable[[str], tuple[str, ...]]
     join: Callable[[Sequence[str]], str]
+
+
+def single_spaces(text: str) -> str:
+    """The text as words and pieces spell it: one space between words, none around them."""
+    return " ".join(text.split())
 
 
 CHARACTERS = Tokeniser(tuple, "".join)
@@ -50,12 +57,12 @@ def learn_pieces(texts: Sequence[str], size: int) -> Tokeniser:
     model = Tokenizer(models.BPE(unk_token=UNKNOWN_SYMBOL))
     model.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE)
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[UNKNOWN_SYMBOL], show_progress=False)
-    model.train_from_iterator((" ".join(text.split()) for text in texts), trainer)
+    model.train_from_iterator(map(single_spaces, texts), trainer)
     characters = sum(len(piece) == 1 for piece in model.get_vocab())
     if model.get_vocab_size() > size:
         raise DataError(f"vocabulary_size {size} is too small: the training texts have {characters} characters")
     return Tokeniser(
-        lambda text: tuple(model.encode(" ".join(text.split())).tokens),
+        lambda text: tuple(model.encode(single_spaces(text)).tokens),
         lambda pieces: "".join(pieces).replace(SPACE, " ").strip(),
     )
 
@@ -86,14 +93,17 @@ def text_data(
 ) -> TaskData:
     """Tables of texts as a task that is ready for a run.
 
+    References have single spaces where answers, of words or pieces, can have no others.
+
     Args:
         tables: "train", "validation" and "test".
         source_tokens, target_tokens: how each side is made symbols.
         vocabulary_size: number of pieces, where a side is made of them.
         max_length: of source and of target, in symbols; None where there is no limit.
         longer: whether a longer pair is an error or left out, and counted in the description.
-        overlap: what becomes of a pair for validation or test whose source, as symbols, stands in the training part: an
-            error, left out and counted, or kept because it is meant to be there.
+        overlap: what becomes of a pair for validation or test whose source, as symbols, stands in the training part,
+            and of one for test whose source stands in the validation part: an error, left out and counted, or kept
+            because it is meant to be there. What is left out of a part does not stand in it.
         description: of the data. Added are, beside what `corpus_data` adds, the fingerprints of the tables and the
             numbers of pairs left out.
 
@@ -102,18 +112,21 @@ def text_data(
     """
     of_source, of_target = tokenisers(source_tokens, target_tokens, tables[TRAIN], vocabulary_size)
     facts = {"fingerprint": ", ".join(table.table._fingerprint for table in tables.values())}
-    known = {of_source.split(source) for source in tables[TRAIN].table["source"]}
+    as_spelt = str if target_tokens == "characters" else single_spaces
+    known: dict[tuple[str, ...], str] = {}  # source → the first part in which it stands
     pairs: dict[str, list[Pair]] = {}
     written: dict[str, list[tuple[str, str]]] = {}
-    for split, table in tables.items():
+    for split in (TRAIN, VALIDATION, TEST):
+        table = tables[split]
+        too_long: list[int] = []
+        repeated: dict[str, list[int]] = {part: [] for part in pairs}  # by the part in which the source stands already
         pairs[split], written[split] = [], []
-        too_long, repeated = [], []
         for row, texts in enumerate(zip(table.table["source"], table.table["target"], strict=True)):
             pair = Pair(of_source.split(texts[0]), of_target.split(texts[1]))
             if max_length is not None and max(map(len, pair)) > max_length:
                 too_long.append(row)
-            elif overlap != "keep" and split != TRAIN and pair.source in known:
-                repeated.append(row)
+            elif overlap != "keep" and pair.source in known:
+                repeated[known[pair.source]].append(row)
             else:
                 pairs[split].append(pair)
                 written[split].append(texts)
@@ -122,12 +135,15 @@ def text_data(
                 f"{table.place(too_long[0])}: longer than max_length, {max_length} symbols, and so are "
                 f"{len(too_long) - 1} more; state longer: exclude to leave them out"
             )
-        if repeated and overlap == "error":
-            raise DataError(
-                f"{table.place(repeated[0])}: its source stands in the training part, too, and so do those of "
-                f"{len(repeated) - 1} more; state overlap: exclude to leave them out, or overlap: keep"
-            )
-        facts[f"{split}_left_out"] = f"{len(too_long)} too long, {len(repeated)} whose source stands in training"
+        for part, rows in repeated.items():
+            if rows and overlap == "error":
+                raise DataError(
+                    f"{table.place(rows[0])}: its source stands in the {IN_WORDS[part]} part, too, and so do those of "
+                    f"{len(rows) - 1} more; state overlap: exclude to leave them out, or overlap: keep"
+                )
+        known |= {pair.source: split for pair in pairs[split] if pair.source not in known}
+        left_out = [f"{len(rows)} whose source stands in {IN_WORDS[part]}" for part, rows in repeated.items()]
+        facts[f"{split}_left_out"] = ", ".join([f"{len(too_long)} too long", *left_out])
         if not pairs[split]:
             raise DataError(f"{table.name}: nothing is left of it ({facts[f'{split}_left_out']})")
     data = corpus.corpus_data(
@@ -136,7 +152,7 @@ def text_data(
         slices={"length": lambda pair: corpus.upper_edge(len(pair.source), LENGTH_BINS)},
         texts=Texts(
             {split: [source for source, _ in texts] for split, texts in written.items()},
-            {split: [target for _, target in texts] for split, texts in written.items()},
+            {split: [as_spelt(target) for _, target in texts] for split, texts in written.items()},
             of_target.join,
         ),
         shared_vocabulary=source_tokens == target_tokens == "bpe",

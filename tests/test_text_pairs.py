@@ -17,9 +17,11 @@ from analysis.variants import options
 from experiments.config import parse_run, run_key
 from experiments.data import DataError, TaskData
 from experiments.grid import GridError, load_grid
+from experiments.reading import read_hub
 from experiments.settings import SettingsError
 from experiments.tasks.text_pairs import TextPairs
 from experiments.text import CHARACTERS, WORDS, learn_pieces
+from experiments.text_metrics import bleu, character_errors, chrf, edit_distance
 from lvt import app
 
 TRAIN = [("the dogs run", "3"), ("a dog runs", "1"), ("the  cats sleep", "2"), ("NA", "null")]
@@ -73,7 +75,7 @@ def test_every_kind_of_file_says_the_same(tmp_path: Path, kind: str, names: tupl
         known = [word if word in data.source_vocabulary.symbols else "<unk>" for word in source.split()]
         assert data.source_vocabulary.decode(ids) == known
     assert data.description["test_unknown_targets"] == "1"  # "1 2": the space
-    assert data.description["train_left_out"] == "0 too long, 0 whose source stands in training"
+    assert data.description["train_left_out"] == "0 too long"
 
 
 @settings(deadline=None, max_examples=50)
@@ -164,8 +166,10 @@ def test_what_is_too_long_is_an_error_or_counted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.tsv, line 5: longer than max_length, 3 symbols, and so are 1 more"):
         task(paths, max_length=3).load(None)
     data = task(paths, max_length=3, longer="exclude").load(None)
-    assert data.description["train_left_out"] == "2 too long, 0 whose source stands in training"
-    assert data.description["test_left_out"] == "1 too long, 0 whose source stands in training"
+    assert data.description["train_left_out"] == "2 too long"
+    assert data.description["validation_left_out"] == "0 too long, 0 whose source stands in training"
+    left_out = "1 too long, 0 whose source stands in training, 0 whose source stands in validation"
+    assert data.description["test_left_out"] == left_out
     assert data.description["train_sequences"] == "4"
     assert texts(data, "test") == [("cats", "3")]
     with pytest.raises(DataError, match=r"test\.tsv: nothing is left of it \(2 too long"):
@@ -177,11 +181,66 @@ def test_what_stands_in_training_is_an_error_counted_or_kept(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"test\.tsv, line 3: its source stands in the training part, too"):
         task(paths).load(None)
     data = task(paths, overlap="exclude").load(None)
-    assert data.description["test_left_out"] == "0 too long, 1 whose source stands in training"
+    left_out = "0 too long, 1 whose source stands in training, 0 whose source stands in validation"
+    assert data.description["test_left_out"] == left_out
     assert (data.overlap, sorted(texts(data, "test"))) == (0, sorted(TEST))
     kept = task(paths, overlap="keep").load(None)
     assert (kept.overlap, len(texts(kept, "test"))) == (0, 3)  # the gate has nothing to say: it is meant to be there
     assert kept.description["test_sources_in_training"] == "1"
+
+
+def test_what_was_left_out_of_training_stands_nowhere(tmp_path: Path) -> None:
+    """A training pair that is too long is not trained on: its source may be asked for, with a shorter target."""
+    paths = write(tmp_path, "tsv", train=[*TRAIN, ("cats", "3 and many more")])
+    for overlap in ("error", "exclude"):
+        data = task(paths, max_length=4, longer="exclude", overlap=overlap).load(None)
+        assert data.description["train_left_out"] == "1 too long"
+        assert ("cats", "3") in texts(data, "test")
+        assert data.overlap == 0
+
+
+def test_what_stands_in_validation_is_no_test_either(tmp_path: Path) -> None:
+    """The checkpoint is selected there. What stands in training, too, is said to stand there."""
+    both = [*VALIDATION, TRAIN[1]]
+    paths = write(tmp_path, "tsv", validation=both, test=[*TEST, *VALIDATION, ("a cat  runs", "1"), TRAIN[1]])
+    with pytest.raises(DataError, match=r"validation\.tsv, line 2: its source stands in the training part, too"):
+        task(paths).load(None)
+    data = task(paths, overlap="exclude").load(None)
+    assert data.description["validation_left_out"] == "0 too long, 1 whose source stands in training"
+    left_out = "0 too long, 1 whose source stands in training, 2 whose source stands in validation"
+    assert data.description["test_left_out"] == left_out
+    assert (texts(data, "validation"), sorted(texts(data, "test"))) == (VALIDATION, sorted(TEST))
+    kept = task(paths, overlap="keep").load(None)
+    assert (len(texts(kept, "validation")), len(texts(kept, "test"))) == (2, 5)
+    Path(paths["validation"]).write_text("a cat runs\t1\n")
+    told = r"test\.tsv, line 3: its source stands in the validation part, too, and so do those of 1 more"
+    with pytest.raises(DataError, match=told):
+        task(paths).load(None)
+    with pytest.raises(DataError, match=r"validation\.tsv, line 1: its source stands in the validation part, too"):
+        task(paths | {"test": paths["validation"]}).load(None)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reference"),
+    [
+        ({"tokenisation": "characters"}, "a  dog   runs"),
+        ({"tokenisation": "words"}, "a dog runs"),
+        ({"tokenisation": "bpe", "vocabulary_size": 40}, "a dog runs"),
+        ({"tokenisation": "characters", "target_tokenisation": "words"}, "a dog runs"),
+        ({"tokenisation": "words", "target_tokenisation": "characters"}, "a  dog   runs"),
+    ],
+)
+def test_spaces_that_nobody_can_answer_are_no_errors(tokens: dict[str, Any], reference: str, tmp_path: Path) -> None:
+    pair = ("ein  Hund läuft", "a  dog   runs")
+    data = task(write(tmp_path, "tsv", train=[pair], test=[("Hund", pair[1])]), **tokens).load(None)
+    assert data.texts is not None
+    target = data.evaluation["test"][0].target[0].tolist()
+    perfect = [data.texts.join(data.target_vocabulary.decode(target))]
+    assert texts(data, "test") == [("Hund", reference)]
+    for metric in (character_errors, edit_distance):
+        assert metric(perfect, data.texts.references["test"]) == 0
+    for score in (bleu, chrf):  # which never saw such spaces
+        assert score(["a dog ran"], [reference]) == score(["a dog ran"], [pair[1]])
 
 
 @pytest.mark.parametrize("tokens", [{"tokenisation": "words"}, {"tokenisation": "bpe", "vocabulary_size": 40}])
@@ -318,6 +377,20 @@ def test_a_data_set_laid_out_as_on_the_hub(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(DataError, match=r"split dev\): cannot be loaded \(ValueError: Unknown split"):
         task({}, **options | {"validation": "dev"}, columns=["en", "de"]).load(None)
     assert key(options) != key(options | {"revision": "1" * 40})
+
+
+def test_the_fingerprint_from_the_hub_is_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it lies, whatever else is there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    columns = {"here": ("en", "de"), "there": ("q", "a"), "other": ("en", "de")}
+    found = {}
+    for name, (source, target) in columns.items():
+        rows = [{source: a, "row": str(i), target: b + "." * (name == "other")} for i, (a, b) in enumerate(TRAIN)]
+        hub_clone(tmp_path / "owner" / name, {"train": rows})
+        found[name] = read_hub(f"owner/{name}", "0" * 40, "train", (source, target)).table._fingerprint
+    assert found["here"] == found["there"] != found["other"]
+    assert len(found["here"]) == 16
 
 
 def test_the_hub_is_asked_for_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:

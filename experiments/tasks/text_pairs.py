@@ -65,7 +65,8 @@ class TextPairs(Task):
         metrics: by name; the first is the headline.
         max_length: of source and of target, in symbols.
         longer: what is longer is an error, or left out and counted.
-        overlap: a source for validation or test that stands in the training part is an error, left out, or kept.
+        overlap: a source for validation or test that stands in the training part, or for test in the validation part,
+            is an error, left out and counted, or kept.
         sha256: of the files; found where not stated.
     """
 
