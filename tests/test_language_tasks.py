@@ -7,6 +7,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from drawn import Row, answered, draw, rows, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.grid import load_grid
 from experiments.schema import CONTEXT_FREE, CONTEXT_SENSITIVE, REGULAR
 from experiments.tasks import TASKS
 from experiments.tasks.binary import BinaryAddition, BinaryMultiplication, ComputeSqrt
@@ -212,6 +214,28 @@ def test_lengths_that_there_are_not_are_refused() -> None:
         BinaryAddition(min_length=2)
     with pytest.raises(ValueError, match="no strings of length 41"):
         MissingDuplicate(longer_lengths=(41,))
+
+
+def test_lengths_beyond_training_are_a_condition_and_change_learnt_positions(tmp_path: Path) -> None:
+    plain, short = ParityCheck(), ParityCheck(longer_lengths=(50,))
+    assert plain.label == short.label == "parity_check"
+    assert (plain.dimensions.max_length, short.dimensions.max_length) == (502, 52)
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        """
+description: one task, scored up to two lengths
+fixed: {kind: learn, training: {steps: 10, batch_size: 4, evaluate_every: 5, learning_rate: 1e-3}}
+compare:
+  task: [{name: parity_check}, {name: parity_check, longer_lengths: [50]}]
+  model: [lstm, {name: transformer, positions: learned}]
+  budget: [{parameters: 90_000}]
+  seed: [0]
+"""
+    )
+    defaults = list(plain.longer_lengths)
+    assert [(run.model.name, run.condition) for run in load_grid(str(path)).runs] == [
+        (model, f"longer_lengths={lengths}") for lengths in (defaults, [50]) for model in ("lstm", "transformer")
+    ]
 
 
 def test_published_chance_levels() -> None:

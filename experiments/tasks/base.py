@@ -69,7 +69,9 @@ class Task(BaseModel, ABC):
     def label(self) -> str:
         """The name, and the options that differ from their defaults: ``g2p(language=fre)``.
 
-        What is evaluated beyond training (``longer_…``) does not change the task.
+        What is evaluated beyond training (``longer_…``) is not said, for the batches of training are the same; but the
+        longest sequence may be another, and a model that learns its positions then has more or fewer of them. Where a
+        grid has a model on both, a condition tells them apart.
         """
         fields = type(self).model_fields
         values = {key: value for key, value in self if not key.startswith("longer_")}

@@ -33,7 +33,7 @@ class ListOps(SyntheticTask):
 
     A list has two to five arguments; a median between two digits is rounded down. The size is the depth, exactly: how
     many lists stand inside each other. On the way to that depth one argument of a list is a list in any case; of the
-    others, a quarter are, as published. Deeper ones are longer: about 15 tokens at depth 2, 35 at depth 4, 60 at 6.
+    others, a quarter are, as published. Deeper ones are longer: on average 13 tokens at depth 2, 34 at 4, 64 at 6.
 
     Sliced by depth, and by length (with the end of sequence) in bins named by their upper edges (`upper_edges`).
 
@@ -64,7 +64,11 @@ class ListOps(SyntheticTask):
 
     @property
     def chance(self) -> float:
-        """A digit, whichever."""
+        """A digit, whichever.
+
+        Not all are as likely: over the depths 1 to 4, always 0 is right in 10.9 %, and what the first operator alone
+        suggests (0 for a minimum, 9 for a maximum, …) in 22.5 %.
+        """
         return 0.1
 
     def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
