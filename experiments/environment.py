@@ -36,25 +36,34 @@ def prepare_process() -> None:
     processor takes many times as long: a training step of an LSTM without attention took six times as long at length
     512. What would be timed is how the processor represents them; a GPU takes no longer for them.
 
-    A GPU would round what goes into the products of nn.LSTM to 10 bits (TF32), unasked and in no other product, so that
-    an LSTM was faster in float32 than it is, and a step of it another than the same position of a pass. And cuDNN's
-    attention, which newer GPUs prefer, is planned anew for every shape, for hundreds of times as long as it takes:
-    batches of texts have a shape each. Flash attention needs no plan.
+    A GPU would round what goes into the products of nn.LSTM to 10 bits (TF32), unasked and, unless its surroundings ask
+    for more, in no other product, so that an LSTM was faster in float32 than it is, and a step of it another than the
+    same position of a pass. And cuDNN's attention, which newer GPUs prefer, is planned anew for every shape, for
+    hundreds of times as long as it takes: batches of texts have a shape each. Flash attention needs no plan.
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    torch.backends.cudnn.allow_tf32 = False
+    _allow_tf32(of_lstm=False, others=False)
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 @contextmanager
 def rounded(products: bool) -> Iterator[None]:
-    """Whether a GPU may use TF32 in nn.LSTM, forward and backward: where all other products are in bfloat16."""
-    torch.backends.cudnn.allow_tf32 = products
+    """Whether a GPU may use TF32 in products of float32, forward and backward: where all that can be are in bfloat16.
+
+    What is left in float32 is an LSTM's recurrence, of which cuDNN computes whole passes, and cuBLAS single steps.
+    """
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    _allow_tf32(of_lstm=products, others=products)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = False
+        _allow_tf32(*before)
+
+
+def _allow_tf32(of_lstm: bool, others: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = of_lstm
+    torch.backends.cuda.matmul.allow_tf32 = others
 
 
 def take_gpu(number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,22 +20,33 @@ before = torch.backends.cudnn.rnn.fp32_precision
 prepare_process()
 print(torch.get_num_threads(), flushes_denormals(), before, torch.backends.cudnn.rnn.fp32_precision)
 print(torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled())
+print(torch.backends.cuda.matmul.allow_tf32)
 """
 
 
 def test_a_process_is_prepared() -> None:
-    """On a GPU nn.LSTM would compute in TF32 by default, which nothing else does, and attention be planned anew."""
-    done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "True", "tf32", "none", "False", "True"]
+    """On a GPU nn.LSTM would compute in TF32 by default, and attention be planned anew.
+
+    NVIDIA's containers set a variable that has all other products in TF32, too.
+    """
+    variables = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
+    done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True, check=True, env=variables)
+    assert done.stdout.split() == ["1", "True", "tf32", "none", "False", "True", "False"]
 
 
-def test_products_of_an_lstm_are_rounded_where_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    with rounded(products=True):
-        assert torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cudnn.allow_tf32
+def test_products_are_rounded_where_they_may_be_and_afterwards_as_before() -> None:
+    """Those of nn.LSTM, which cuDNN makes, and those of its steps, which cuBLAS makes."""
+
+    def allowed() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = allowed()
     with rounded(products=False):
-        assert not torch.backends.cudnn.allow_tf32
+        assert allowed() == (False, False)
+        with rounded(products=True):
+            assert allowed() == (True, True)
+        assert allowed() == (False, False)
+    assert allowed() == before
 
 
 def test_processes_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +66,18 @@ def test_on_cuda_an_lstm_in_float32_is_as_exact_as_on_a_processor() -> None:
     lstm, x = nn.LSTM(256, 256), torch.randn(64, 8, 256)
     here, there = lstm(x)[0], lstm.to("cuda")(x.to("cuda"))[0].cpu()
     assert (there - here).abs().max() < 1e-5  # with TF32 it is some 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_a_step_of_an_lstm_is_in_float32_or_rounded_as_its_pass_is() -> None:
+    prepare_process()
+    torch.manual_seed(0)
+    matrix = torch.randn(256, 256, device="cuda")
+    exact = matrix.double() @ matrix.double()
+    for products, least, most in ((False, 0.0, 1e-3), (True, 1e-3, 1.0)):
+        with rounded(products):
+            assert least <= (matrix @ matrix - exact).abs().max().item() < most
 
 
 def test_what_runs_depend_on_decides_whether_the_code_has_changes(tmp_path: Path) -> None:
