@@ -7,6 +7,8 @@ mark. Elsewhere nothing tells.
 from __future__ import annotations
 
 import multiprocessing
+import pickle
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,7 +68,9 @@ def peak(rehearsal: Callable[[], object], work: Callable[[], object], device: to
         None where nothing tells.
 
     Raises:
-        Exception: what `work` raised; where there was not enough memory, `is_out_of_memory` says so.
+        Exception: what `work` raised, or a RuntimeError that says it in words, where that cannot be sent between
+            processes; where there was not enough memory, `is_out_of_memory` says so.
+        RuntimeError: the process ended without a word, and not as the kernel ends one for want of memory.
     """
     if device.type == "cuda":
         rehearsal()
@@ -87,9 +91,13 @@ def peak(rehearsal: Callable[[], object], work: Callable[[], object], device: to
     try:
         found = receiver.recv()
     except EOFError:
-        raise MemoryError("the process that measures memory died: out of memory?") from None
+        found = None
     finally:
         process.join()
+    if found is None and process.exitcode == -signal.SIGKILL:
+        raise MemoryError("the process that measures memory was killed: out of memory?")
+    if found is None:
+        raise RuntimeError(f"the process that measures memory ended with code {process.exitcode}")
     if isinstance(found, Exception):
         raise found
     return float(found)
@@ -104,9 +112,18 @@ def _resident_peak(sender: Connection, rehearsal: Callable[[], object], work: Ca
         with only_what_is_free(torch.device("cpu")):
             work()
     except Exception as error:
-        sender.send(error)
+        sender.send(_sendable(error))
         return
     sender.send(_status_bytes("VmHWM") - before)
+
+
+def _sendable(error: Exception) -> Exception:
+    """The same, if it comes out of pickling; else one that says it in words."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(repr(error))
+    return error
 
 
 def _status_bytes(name: str) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import psutil
@@ -109,6 +111,52 @@ def test_what_goes_wrong_in_the_other_process_is_raised_here() -> None:
     assert memory.is_out_of_memory(caught.value)
     with pytest.raises(ValueError, match="the reason"):
         memory.peak(partial(hold, 1), partial(fail, "the reason"), CPU)
+
+
+class Unsendable(Exception):
+    """Is pickled, but cannot be made again from that."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+class Unpicklable(Exception):
+    """Holds what cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+
+
+def fail_with(error: type[Exception], *arguments: str) -> None:
+    raise error(*arguments)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (partial(fail_with, Unsendable, "this", "that"), "Unsendable.*this and that"),
+        (partial(fail_with, Unpicklable), "Unpicklable.*lambda"),
+    ],
+)
+def test_what_cannot_be_sent_is_told_in_words(work: Callable[[], None], message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        memory.peak(partial(hold, 1), work, CPU)
+
+
+def die_by(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@linux
+def test_only_a_process_that_was_killed_died_of_memory() -> None:
+    """As the kernel does where there is none left; any other death is a fault."""
+    with pytest.raises(MemoryError):
+        memory.peak(partial(hold, 1), partial(die_by, signal.SIGKILL), CPU)
+    for work, code in ((partial(die_by, signal.SIGSEGV), -signal.SIGSEGV), (partial(os._exit, 3), 3)):
+        with pytest.raises(RuntimeError, match=f"code {code}$") as caught:
+            memory.peak(partial(hold, 1), work, CPU)
+        assert not memory.is_out_of_memory(caught.value)
 
 
 @pytest.mark.gpu
