@@ -112,6 +112,9 @@ OTHERS = {
     schema.TRAIN_STEP_SECONDS: Quantity("training step", "ms", 1e3, ",.1f", lower_is_better=True),
     schema.ENCODE_SECONDS: Quantity("encoding a batch", "ms", 1e3, ",.2f", lower_is_better=True),
     schema.DECODE_SECONDS_PER_TOKEN: Quantity("decoding step", "ms", 1e3, ",.3f", lower_is_better=True),
+    schema.DECODE_NAIVE_SECONDS_PER_TOKEN: Quantity(
+        "decoding step without cache", "ms", 1e3, ",.3f", lower_is_better=True
+    ),
     schema.GENERATE_SECONDS: Quantity("generation", "ms", 1e3, ",.1f", lower_is_better=True),
     schema.PEAK_MEMORY: Quantity("peak memory of training", "MiB", 2.0**-20, ",.1f", lower_is_better=True),
     schema.STATE_BYTES: Quantity("decoding state", "KiB per sequence", 2.0**-10, ",.1f", lower_is_better=True),

@@ -234,11 +234,10 @@ class _Contender:
                 return self._inference(partial(model.encode, batch.source, batch.source_lengths))
             case "decode":
                 return self._inference(_Decoding(model, batch))
-            case "generate":
-                self._generation = _Generation(model, batch, self.settings.decode_tokens)
+            case "generate" | "generate_naive":
+                how = generate if phase == "generate" else generate_naively
+                self._generation = _Generation(partial(how, model, batch, self.settings.decode_tokens))
                 return self._inference(self._generation)
-            case "generate_naive":
-                return self._inference(partial(generate_naively, model, batch, self.settings.decode_tokens))
             case "step":
                 assert self._state is not None
                 tokens, state, _ = self._state
@@ -315,13 +314,20 @@ class _Contender:
                 self._train_seconds = median
                 self.log(schema.EFFICIENCY_TRAIN_TOKENS_PER_SECOND, self.batch.tokens / median, at)
             case "generate":
-                assert self._generation is not None
-                steps = [taken for one in self._generation.steps[-len(seconds) :] for taken in one]
                 self.log(schema.GENERATE_TOKENS_PER_SECOND, written / median, at)
+                steps = self._steps(len(seconds))
                 self.log(schema.DECODE_SECONDS_PER_TOKEN, percentile(steps, 0.50), at)
                 self.log(schema.DECODE_SECONDS_PER_TOKEN_P95, percentile(steps, 0.95), at)
             case "generate_naive":
                 self.log(schema.GENERATE_NAIVE_TOKENS_PER_SECOND, written / median, at)
+                steps = self._steps(len(seconds))
+                self.log(schema.DECODE_NAIVE_SECONDS_PER_TOKEN, percentile(steps, 0.50), at)
+                self.log(schema.DECODE_NAIVE_SECONDS_PER_TOKEN_P95, percentile(steps, 0.95), at)
+
+    def _steps(self, repetitions: int) -> list[float]:
+        """Seconds of each step of the last so many generations: those before them were to warm up."""
+        assert self._generation is not None
+        return [taken for one in self._generation.steps[-repetitions:] for taken in one]
 
     def log_length(self, peak: float) -> None:
         """Records what is counted, not measured, at the present length."""
@@ -425,34 +431,46 @@ class _Decoding:
 
 
 class _Generation:
-    """Greedy decoding of exactly so many tokens (random weights would end sequences at random); times each step."""
+    """Generates whenever it is called, and keeps how long each step took."""
 
-    def __init__(self, model: EncoderDecoder, batch: Batch, tokens: int) -> None:
-        self.model, self.batch, self.tokens = model, batch, tokens
+    def __init__(self, generate: Callable[[], list[float]]) -> None:
+        self.generate = generate
         self.steps: list[list[float]] = []  # seconds, call by call
 
     def __call__(self) -> None:
-        device = self.batch.source.device
-        state = self.model.start(self.model.encode(self.batch.source, self.batch.source_lengths), self.tokens)
-        last = first_tokens(self.batch)
-        steps = []
-        wait_for(device)
-        for _ in range(self.tokens):
-            begin = time.perf_counter()
-            logits, state = self.model.step(last, state)
-            last = logits.argmax(-1)
-            wait_for(device)  # as whoever looks for the end of a sequence does
-            steps.append(time.perf_counter() - begin)
-        self.steps.append(steps)
+        self.steps.append(self.generate())
 
 
-def generate_naively(model: EncoderDecoder, batch: Batch, tokens: int) -> None:
+def generate(model: EncoderDecoder, batch: Batch, tokens: int) -> list[float]:
+    """Greedy decoding of exactly so many tokens (random weights would end sequences at random): seconds of each."""
+    device = batch.source.device
+    state = model.start(model.encode(batch.source, batch.source_lengths), tokens)
+    last = first_tokens(batch)
+    steps = []
+    wait_for(device)
+    for _ in range(tokens):
+        begin = time.perf_counter()
+        logits, state = model.step(last, state)
+        last = logits.argmax(-1)
+        wait_for(device)  # as whoever looks for the end of a sequence does
+        steps.append(time.perf_counter() - begin)
+    return steps
+
+
+def generate_naively(model: EncoderDecoder, batch: Batch, tokens: int) -> list[float]:
     """The same tokens, but each from a decoder that remembers nothing and reads all before it."""
+    device = batch.source.device
     encoded = model.encode(batch.source, batch.source_lengths)
     written = first_tokens(batch)[:, None]
+    steps = []
+    wait_for(device)
     for _ in range(tokens):
+        begin = time.perf_counter()
         last = model.decoder(written, encoded)[:, -1].argmax(-1)
         written = torch.cat([written, last[:, None]], dim=1)
+        wait_for(device)
+        steps.append(time.perf_counter() - begin)
+    return steps
 
 
 def train_anew(config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool) -> None:
@@ -469,4 +487,4 @@ def generate_anew(config: ModelConfig, settings: Efficiency, length: int, device
     model = build(config, dimensions(settings)).to(device).eval()
     batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
     with _inferring(device, bfloat16):
-        _Generation(model, batch, settings.decode_tokens)()
+        generate(model, batch, settings.decode_tokens)

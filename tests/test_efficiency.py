@@ -132,6 +132,8 @@ def test_everything_is_measured_at_every_length(monkeypatch: pytest.MonkeyPatch)
             assert at[schema.GENERATE_NAIVE_TOKENS_PER_SECOND] == pytest.approx(4 * batch / naive)
             assert 0 < at[schema.DECODE_SECONDS_PER_TOKEN] <= at[schema.DECODE_SECONDS_PER_TOKEN_P95]
             assert at[schema.DECODE_SECONDS_PER_TOKEN] < at[schema.GENERATE_SECONDS]
+            assert 0 < at[schema.DECODE_NAIVE_SECONDS_PER_TOKEN] <= at[schema.DECODE_NAIVE_SECONDS_PER_TOKEN_P95]
+            assert at[schema.DECODE_NAIVE_SECONDS_PER_TOKEN] < at[schema.GENERATE_NAIVE_SECONDS]
             flops = batch * training_flops(config, length, length, 32)
             assert at[schema.TRAIN_STEP_FLOPS] == flops
             encoding, decoding = (at[schema.PHASE_FLOPS[phase]] for phase in ("encode", "decode"))
