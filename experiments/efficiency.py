@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -129,7 +129,7 @@ def _at_length(
     for contender in contenders:
         watch()
         contender.begin(length)
-        for phase, metric in (("train_step", schema.PEAK_MEMORY), ("generate", schema.GENERATE_PEAK_MEMORY)):
+        for phase, metric in schema.PEAK_MEMORIES.items():
             if phase in contender.going_on:
                 contender.measure_memory(phase, metric)
     meanwhile = machine.Watch(device)
@@ -143,7 +143,7 @@ def _at_length(
             contender.log_length(peak)
             for name, value in state.items():
                 contender.log(name, value, length)
-        for phase, metric in (("train_step", schema.TRAIN_ENERGY), ("generate", schema.GENERATE_ENERGY)):
+        for phase, metric in schema.ENERGIES.items():
             if phase in contender.going_on:
                 contender.measure_energy(phase, metric)
 
@@ -170,8 +170,7 @@ def _by_position(
 
 def _time(contenders: Sequence[_Contender], phase: str, at: int, device: torch.device) -> None:
     works = {contender: contender.work(phase) for contender in contenders if phase in contender.going_on}
-    around = nullcontext() if phase == "train_step" else _inferring(device, contenders[0].bfloat16)
-    with around:  # the casts of weights are not what a step takes
+    with _around(phase, device, contenders[0].bfloat16):
         outcomes = interleaved(works, contenders[0].settings, device)
     for contender, outcome in outcomes.items():
         if isinstance(outcome, Exception):
@@ -180,6 +179,11 @@ def _time(contenders: Sequence[_Contender], phase: str, at: int, device: torch.d
             contender.log_time(phase, outcome, at)
     for contender in contenders:
         contender.forget_work()
+
+
+def _around(phase: str, device: torch.device, bfloat16: bool) -> AbstractContextManager[None]:
+    """Of all repetitions of a phase: casts of weights are part of none, but in training, in which weights change."""
+    return nullcontext() if phase == "train_step" else _inferring(device, bfloat16)
 
 
 class _Contender:
@@ -225,24 +229,16 @@ class _Contender:
 
     def work(self, phase: str) -> Work:
         """What a phase repeats."""
-        model, batch = self.model, self.batch
         self.model.train(phase == "train_step")
-        match phase:
-            case "train_step":
-                return partial(_train, model, self.optimizer, batch, self.bfloat16)
-            case "encode":
-                return self._inference(partial(model.encode, batch.source, batch.source_lengths))
-            case "decode":
-                return self._inference(_Decoding(model, batch))
-            case "generate" | "generate_naive":
-                how = generate if phase == "generate" else generate_naively
-                self._generation = _Generation(partial(how, model, batch, self.settings.decode_tokens))
-                return self._inference(self._generation)
-            case "step":
-                assert self._state is not None
-                tokens, state, _ = self._state
-                return self._inference(partial(model.step, tokens, state))
-        raise ValueError(phase)
+        if phase == "train_step":
+            return partial(_train, self.model, self.optimizer, self.batch, self.bfloat16)
+        if phase == "step":
+            assert self._state is not None
+            tokens, state, _ = self._state
+            return self._inference(partial(self.model.step, tokens, state))
+        work = _work(phase, self.model, self.batch, self.settings.decode_tokens)
+        self._generation = work if isinstance(work, _Generation) else None
+        return self._inference(work)
 
     def forget_work(self) -> None:
         """Lets go of what only the last phase needed."""
@@ -353,7 +349,7 @@ class _Contender:
 
     def measure_memory(self, phase: str, metric: str) -> None:
         """Records the peak of a phase; where there is not enough, the phase ends."""
-        rehearse = train_anew if phase == "train_step" else generate_anew
+        rehearse: Callable[..., None] = train_anew if phase == "train_step" else partial(infer_anew, phase)
         one = self.settings.model_copy(update={"tokens_per_batch": None, "batch_size": 1, "decode_tokens": 1})
         rehearsal = partial(rehearse, self.config, one, 1, self.device, self.bfloat16)
         work = partial(rehearse, self.config, self.settings, self.length, self.device, self.bfloat16)
@@ -368,16 +364,21 @@ class _Contender:
     def measure_energy(self, phase: str, metric: str) -> None:
         """Records joules for 1,000 tokens, where the device counts them."""
         try:
-            found = machine.joules(self.work(phase), self.device)
+            with _around(phase, self.device, self.bfloat16):
+                found = machine.joules(self.work(phase), self.device)
         except Exception as error:
             self.stop(phase, self.length, error.with_traceback(None))
             return
         finally:
             self.forget_work()
         if found is not None:
-            written = self.batch.size * self.settings.decode_tokens
-            tokens = self.batch.tokens if phase == "train_step" else written
-            self.log(metric, 1000 * found / tokens, self.length)
+            tokens = {
+                "train_step": self.batch.tokens,
+                "encode": self.batch.source.numel(),
+                "decode": self.batch.target.numel(),
+                "generate": self.batch.size * self.settings.decode_tokens,
+            }
+            self.log(metric, 1000 * found / tokens[phase], self.length)
 
 
 # --- the work --------------------------------------------------------------------------------------------------------
@@ -415,6 +416,20 @@ def _inferring(device: torch.device, bfloat16: bool) -> Iterator[None]:
 
 def _train(model: EncoderDecoder, optimizer: torch.optim.Optimizer, batch: Batch, bfloat16: bool) -> None:
     update(model, optimizer, batch, clip=1.0, label_smoothing=0.0, bfloat16=bfloat16)
+
+
+def _work(phase: str, model: EncoderDecoder, batch: Batch, tokens: int) -> Work:
+    """What a phase repeats that is neither training nor a single step."""
+    match phase:
+        case "encode":
+            return partial(model.encode, batch.source, batch.source_lengths)
+        case "decode":
+            return _Decoding(model, batch)
+        case "generate":
+            return _Generation(partial(generate, model, batch, tokens))
+        case "generate_naive":
+            return _Generation(partial(generate_naively, model, batch, tokens))
+    raise ValueError(phase)
 
 
 class _Decoding:
@@ -482,9 +497,11 @@ def train_anew(config: ModelConfig, settings: Efficiency, length: int, device: t
         _train(model, optimizer, batch, bfloat16)
 
 
-def generate_anew(config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool) -> None:
-    """Builds a model and generates with it."""
+def infer_anew(
+    phase: str, config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool
+) -> None:
+    """Builds a model and does a phase of inference with it; before teacher forcing the source is encoded."""
     model = build(config, dimensions(settings)).to(device).eval()
     batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
     with _inferring(device, bfloat16):
-        generate(model, batch, settings.decode_tokens)
+        _work(phase, model, batch, settings.decode_tokens)()

@@ -36,11 +36,15 @@ class Watch:
 
 
 def joules(work: Callable[[], object], device: torch.device) -> float | None:
-    """Energy of one call of `work`, by NVIDIA's own counter over some seconds of calls; None where there is none."""
+    """Energy of one call of `work`, by NVIDIA's own counter over some seconds of calls; None where there is none.
+
+    A call before them is left out.
+    """
     handle = _nvidia(device)
     if handle is None:
         return None
     try:
+        work()
         torch.cuda.synchronize(device)
         calls, start, before = 0, time.perf_counter(), pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         while time.perf_counter() - start < ENERGY_SECONDS:

@@ -163,7 +163,15 @@ DECODE_SECONDS_PER_TOKEN_P95 = "efficiency/decode_seconds_per_token_p95"  # of a
 DECODE_NAIVE_SECONDS_PER_TOKEN = "efficiency/decode_naive_seconds_per_token"  # the same where all is read anew
 DECODE_NAIVE_SECONDS_PER_TOKEN_P95 = "efficiency/decode_naive_seconds_per_token_p95"
 PEAK_MEMORY = "efficiency/peak_memory_bytes"  # of a training step, over what the process held before it
+ENCODE_PEAK_MEMORY = "efficiency/encode_peak_memory_bytes"  # of encoding one batch of sources, likewise
+DECODE_PEAK_MEMORY = "efficiency/decode_peak_memory_bytes"  # of teacher forcing and the encoding before it, likewise
 GENERATE_PEAK_MEMORY = "efficiency/generate_peak_memory_bytes"  # of cached generation, likewise
+PEAK_MEMORIES = {  # name of the phase → the memory that it takes
+    "train_step": PEAK_MEMORY,
+    "encode": ENCODE_PEAK_MEMORY,
+    "decode": DECODE_PEAK_MEMORY,
+    "generate": GENERATE_PEAK_MEMORY,
+}
 STATE_BYTES = "efficiency/state_bytes_per_sequence"  # decoding state after `length` tokens, analytic
 TRAIN_STEP_FLOPS = "efficiency/train_step_flops"  # of the whole batch, analytic
 PHASE_FLOPS = {  # the same of each phase that has no detours
@@ -178,8 +186,14 @@ PEAK_SHARE = (
     "efficiency/matmul_peak_share"  # FLOP/s of the training step / FLOP/s of the best square matmul, same process
 )
 BATCH_SIZE = "efficiency/batch_size"  # sequences per batch at this length
-TRAIN_ENERGY = "efficiency/train_joules_per_1000_tokens"  # NVIDIA's own counter; absent on any other device
-GENERATE_ENERGY = "efficiency/generate_joules_per_1000_tokens"
+# By NVIDIA's own counter, absent on any other device: name of the phase → joules for 1,000 tokens, those of source and
+# target for a training step, of the source for encoding, else of the target.
+ENERGIES = {
+    "train_step": "efficiency/train_joules_per_1000_tokens",
+    "encode": "efficiency/encode_joules_per_1000_tokens",
+    "decode": "efficiency/decode_joules_per_1000_tokens",
+    "generate": "efficiency/generate_joules_per_1000_tokens",
+}
 # The state of the machine while a length (or, by position, a position) was measured.
 LOAD = "efficiency/load_average"  # of the last minute
 THREADS = "efficiency/threads"  # that torch may use

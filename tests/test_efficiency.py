@@ -19,9 +19,10 @@ from experiments.config import Efficiency
 from experiments.data import Batch
 from experiments.efficiency import Subject
 from experiments.training import update
-from models.config import LSTMConfig, ModelConfig, TransformerConfig
+from models.config import Dimensions, LSTMConfig, ModelConfig, TransformerConfig
 from models.cost import attention_share, encode_flops, generate_flops, state_bytes, step_flops, training_flops
 from models.interface import EncoderDecoder
+from models.registry import build
 from models.transformer import TransformerDecoder, TransformerState
 
 CPU = torch.device("cpu")
@@ -145,10 +146,10 @@ def test_everything_is_measured_at_every_length(monkeypatch: pytest.MonkeyPatch)
             assert 0 < at[schema.PEAK_SHARE] < 1
             assert at[schema.DISTURBED] in (0, 1)
             assert at[schema.THREADS] == torch.get_num_threads()
-            assert schema.TRAIN_ENERGY not in at
+            assert not at.keys() & set(schema.ENERGIES.values())
             if sys.platform == "linux":
                 assert at[schema.PEAK_MEMORY] > 0
-                assert at[schema.GENERATE_PEAK_MEMORY] >= 0
+                assert all(at[name] >= 0 for name in schema.PEAK_MEMORIES.values())
 
 
 def test_a_step_is_timed_at_the_positions_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +217,8 @@ def test_a_step_for_which_there_is_no_memory_is_not_tried(monkeypatch: pytest.Mo
     assert errors == [None]
     assert schema.TRAIN_STEP_SECONDS not in recorder.values
     assert schema.PEAK_MEMORY not in recorder.values
-    assert recorder.values[schema.GENERATE_PEAK_MEMORY] == {4: 5.0, 16: 5.0}
+    for phase in ("encode", "decode", "generate"):
+        assert recorder.values[schema.PEAK_MEMORIES[phase]] == {4: 5.0, 16: 5.0}
     assert set(recorder.values[schema.ENCODE_SECONDS]) == {4, 16}
     assert recorder.values["stopped/train_step"] == {0: 4}
     assert recorder.tags == {"stopped.train_step": "memory: no room"}
@@ -310,6 +312,50 @@ def test_peak_memory_sees_what_a_step_holds() -> None:
     grown = peak(12_000) - peak(4_000)
     logits = 8_000 * vocabulary * 4
     assert 1.5 * logits < grown < 5 * logits  # the logits, their softmax, and the gradient
+
+
+@pytest.mark.parametrize("phase", [phase for phase in schema.PEAK_MEMORIES if phase != "train_step"])
+def test_what_is_done_for_its_memory_is_the_phase(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it calls of a model that was built for it, with no gradient to come."""
+    called: list[str] = []
+
+    class Spy(EncoderDecoder):
+        def encode(self, *arguments: Any) -> Any:
+            called.append("encode")
+            assert not torch.is_grad_enabled()
+            assert not self.training
+            return super().encode(*arguments)
+
+        def step(self, *arguments: Any) -> Any:
+            called.append("step")
+            return super().step(*arguments)
+
+    def spied(config: ModelConfig, dimensions: Dimensions) -> EncoderDecoder:
+        model = build(config, dimensions)
+        model.decoder.register_forward_hook(lambda *_: called.append("decode"))
+        return Spy(model.encoder, model.decoder)
+
+    monkeypatch.setattr(efficiency, "build", spied)
+    efficiency.infer_anew(phase, SINUSOIDAL, SETTINGS, 4, CPU, False)
+    expected = {"encode": ["encode"], "decode": ["encode", "decode"], "generate": ["encode", *["step"] * 4]}
+    assert called == expected[phase]
+
+
+def test_energy_is_that_of_a_thousand_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a counter that says one joule for each call."""
+    no_clock(monkeypatch)
+
+    def joules(work: Callable[[], object], device: torch.device) -> float:
+        work()
+        return 1.0
+
+    monkeypatch.setattr(efficiency.machine, "joules", joules)
+    (recorder,), errors = measured([SINUSOIDAL], SETTINGS)
+    assert errors == [None]
+    tokens = {"train_step": 256, "encode": 128, "decode": 128}  # at every length
+    for phase, count in tokens.items():
+        assert recorder.values[schema.ENERGIES[phase]] == dict.fromkeys((4, 16), 1000 / count)
+    assert recorder.values[schema.ENERGIES["generate"]] == {4: 1000 / (32 * 4), 16: 1000 / (8 * 4)}
 
 
 def test_matmul_peak_counts_operations(monkeypatch: pytest.MonkeyPatch) -> None:
