@@ -38,6 +38,7 @@ from models.registry import build
 FIRST_SYMBOL = 3  # after the special ones
 MATMUL_SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (4096, 8192)}  # of the square matrices that give the peak
 MATMUL_REPEATS = 5
+MATMUL_SECONDS = 0.5  # of products at least: the clock of an idle GPU is low
 
 Work = Callable[[], object]
 
@@ -95,7 +96,7 @@ def measure(
     total = len(settings.lengths) + len(settings.positions)
     with memory.only_what_is_free(device):
         for done in range(min(contender.done for contender in contenders), len(settings.lengths)):
-            _at_length(contenders, settings.lengths[done], peak, device, partial(watch, done, total))
+            peak = _at_length(contenders, settings.lengths[done], peak, device, partial(watch, done, total))
             for contender in contenders:
                 contender.keep(done + 1)
         if settings.positions:
@@ -112,11 +113,12 @@ def dimensions(settings: Efficiency) -> Dimensions:
 
 def matmul_flops_per_second(device: torch.device, bfloat16: bool) -> float:
     """Operations per second of square matrix products, at their best: what this process could reach on this device."""
-    best = 0.0
-    for size in MATMUL_SIZES[device.type]:
-        matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if bfloat16 else torch.float32)
-        seconds = [timed(partial(torch.matmul, matrix, matrix), device) for _ in range(1 + MATMUL_REPEATS)]
-        best = max(best, 2 * size**3 / min(seconds[1:]))
+    best, start = 0.0, time.perf_counter()
+    while best == 0 or time.perf_counter() - start < MATMUL_SECONDS:
+        for size in MATMUL_SIZES[device.type]:
+            matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if bfloat16 else torch.float32)
+            seconds = [timed(partial(torch.matmul, matrix, matrix), device) for _ in range(1 + MATMUL_REPEATS)]
+            best = max(best, 2 * size**3 / min(seconds[1:]))
     return best
 
 
@@ -125,7 +127,8 @@ def matmul_flops_per_second(device: torch.device, bfloat16: bool) -> float:
 
 def _at_length(
     contenders: Sequence[_Contender], length: int, peak: float, device: torch.device, watch: Callable[[], None]
-) -> None:
+) -> float:
+    """`peak` is of the matrix products so far; after the models' work, which warms the device, it may be higher."""
     for contender in contenders:
         watch()
         contender.begin(length)
@@ -138,6 +141,8 @@ def _at_length(
         _time(contenders, phase, length, device)
     state = meanwhile.state()
     watch()
+    if any("train_step" in contender.going_on for contender in contenders):
+        peak = max(peak, matmul_flops_per_second(device, contenders[0].bfloat16))
     for contender in contenders:
         if contender.going_on - {"step"}:
             contender.log_length(peak)
@@ -146,6 +151,7 @@ def _at_length(
         for phase, metric in schema.ENERGIES.items():
             if phase in contender.going_on:
                 contender.measure_energy(phase, metric)
+    return peak
 
 
 def _by_position(

@@ -363,7 +363,40 @@ def test_matmul_peak_counts_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     rest = [9.0] * 4
     seconds = iter([1e-9, 2.0, *rest, 1e-9, 4.0, *rest, 1e-9, 1.0, *rest, 1e-9, 64.0, *rest])  # 256, 512, 1024, 2048
     monkeypatch.setattr(efficiency, "timed", lambda work, device: next(seconds))
+    monkeypatch.setattr(efficiency, "MATMUL_SECONDS", 0.0)
     assert efficiency.matmul_flops_per_second(CPU, False) == 2 * 1024**3 / 1.0
+
+
+def test_a_device_that_wakes_up_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that each product moves by a hundredth of a second, the first twelve of them by two."""
+    now, done = [0.0], [0]
+
+    def timed(work: Callable[[], object], device: torch.device) -> float:
+        done[0] += 1
+        taken = 0.02 if done[0] <= 12 else 0.01
+        now[0] += taken
+        return taken
+
+    monkeypatch.setattr(efficiency, "timed", timed)
+    monkeypatch.setattr(efficiency, "MATMUL_SIZES", {"cpu": (8,)})
+    monkeypatch.setattr(efficiency.time, "perf_counter", lambda: now[0])
+    assert efficiency.matmul_flops_per_second(CPU, False) == 2 * 8**3 / 0.01
+
+
+def test_a_share_is_of_the_best_peak_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for before all lengths and after each; a length that is done keeps what it was of."""
+    no_clock(monkeypatch)
+    peaks = iter([1e15, 4e15, 2e15, 8e15, 1e15, 1e15])
+    monkeypatch.setattr(efficiency, "matmul_flops_per_second", lambda device, bfloat16: next(peaks))
+    settings = SETTINGS.model_copy(update={"lengths": (4, 8, 16)})
+    (recorder,), _ = measured([SINUSOIDAL], settings)
+    flops, share = (recorder.values[name] for name in (schema.TRAIN_STEP_FLOPS, schema.PEAK_SHARE))
+    found = {length: flops[length] / 2.0 / share[length] for length in (4, 8, 16)}
+    assert found == pytest.approx({4: 4e15, 8: 4e15, 16: 8e15})
+    kept = Kept({"lengths": 2, "going_on": sorted(set(schema.PHASES) - {"step"}), "error": ""})
+    (recorder,), _ = measured([SINUSOIDAL], settings, kept=[kept])
+    assert set(recorder.values[schema.PEAK_SHARE]) == {16}
+    assert flops[16] / 2.0 / recorder.values[schema.PEAK_SHARE][16] == pytest.approx(1e15)
 
 
 @pytest.mark.parametrize(
