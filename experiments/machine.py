@@ -21,12 +21,15 @@ class Watch:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._start = time.perf_counter()
-        self._others = _processor_seconds_of_others()
+        self._others, self._idle = _processor_seconds()
 
     def state(self) -> dict[str, float]:
         """The metrics of schema.MACHINE; what cannot be read is left out."""
-        others = _processor_seconds_of_others() - self._others
-        disturbed = others > DISTURBING * (time.perf_counter() - self._start)
+        others, idle = _processor_seconds()
+        seconds = time.perf_counter() - self._start
+        disturbed = others - self._others > DISTURBING * seconds
+        if self.device.type == "cuda":  # work on it needs one core, of which a server has many, for many others
+            disturbed = disturbed and idle - self._idle < seconds
         found = {schema.LOAD: psutil.getloadavg()[0], schema.THREADS: float(torch.get_num_threads())}
         clock = _clock(self.device)
         if clock is not None:
@@ -58,12 +61,13 @@ def joules(work: Callable[[], object], device: torch.device) -> float | None:
         return None
 
 
-def _processor_seconds_of_others() -> float:
-    """Processor time that was not spent by this process, since the machine started."""
+def _processor_seconds() -> tuple[float, float]:
+    """Since the machine started: processor time that others than this process used, and that nobody used."""
     everyone = psutil.cpu_times()
     busy = sum(getattr(everyone, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+    idle = sum(getattr(everyone, name, 0.0) for name in ("idle", "iowait"))
     own = psutil.Process().cpu_times()
-    return float(busy - own.user - own.system)
+    return float(busy - own.user - own.system), float(idle)
 
 
 def _clock(device: torch.device) -> float | None:

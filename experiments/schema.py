@@ -198,7 +198,7 @@ ENERGIES = {
 LOAD = "efficiency/load_average"  # of the last minute
 THREADS = "efficiency/threads"  # that torch may use
 CLOCK = "efficiency/clock_hertz"  # of the device, at the end; absent where it cannot be read
-DISTURBED = "efficiency/disturbed"  # 1 where others used the machine meanwhile, else 0
+DISTURBED = "efficiency/disturbed"  # 1 where others used the processor (or the GPU, or all cores beside it), else 0
 MACHINE = (LOAD, THREADS, CLOCK, DISTURBED)  # each also `by_position`
 
 # Where a model's sweep of a phase ended before the last length or position: a scalar, the first that was not measured,

@@ -42,9 +42,35 @@ def test_own_work_is_no_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
         assert machine.Watch(CPU).state()[schema.DISTURBED] == disturbed
 
 
+@pytest.mark.parametrize(
+    ("others", "idle", "processes", "disturbed"),
+    [
+        (50.0, 100.0, 1, 0),  # in ten seconds five cores were at work elsewhere, and ten idle
+        (150.0, 0.0, 1, 1),  # no core was left
+        (0.0, 0.0, 1, 0),  # the only core was this process's
+        (50.0, 100.0, 2, 1),  # somebody else computed on the GPU
+    ],
+)
+def test_on_a_gpu_others_disturb_where_they_take_something_away(
+    others: float, idle: float, processes: int, disturbed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 10.0])
+    times = [_Times(1000.0, 500.0), _Times(1000.0 + 10.0 + others, 500.0 + idle)]
+    this = iter([5.0, 15.0])
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(machine, "_nvidia", lambda device: object())
+    monkeypatch.setattr(machine, "_clock", lambda device: None)
+    monkeypatch.setattr(machine.pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: [None] * processes)
+    monkeypatch.setattr(machine.psutil, "Process", lambda: _Process(next(this)))
+    monkeypatch.setattr(machine.psutil, "cpu_times", lambda: times[0])
+    watch = machine.Watch(torch.device("cuda"))
+    monkeypatch.setattr(machine.psutil, "cpu_times", lambda: times[1])
+    assert watch.state()[schema.DISTURBED] == disturbed
+
+
 class _Times:
-    def __init__(self, user: float) -> None:
-        self.user, self.system = user, 0.0
+    def __init__(self, user: float, idle: float = 0.0) -> None:
+        self.user, self.system, self.idle = user, 0.0, idle
 
 
 class _Process:
