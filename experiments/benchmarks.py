@@ -14,7 +14,10 @@ from experiments.stores import Store
 from experiments.tracking import AlreadyOver, TrackedRun
 
 GRID = "benchmarks"  # under which they are kept
-NOTED = ("model", "phase", "length", "batch_size", "parameters", "flops", "dtype", "threads")  # in `extra_info`
+NOTED = (  # in `extra_info`
+    *("model", "phase", "length", "batch_size", "parameters", "flops", "dtype", "threads"),
+    "hardware",  # as of every run; pytest-benchmark counts the cores otherwise
+)
 
 
 class BenchmarkError(Exception):
@@ -29,8 +32,7 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        benchmarks = content["benchmarks"]
-        machine = f"{content['machine_info']['cpu']['brand_raw']} ({content['machine_info']['cpu']['count']} cores)"
+        benchmarks, date = content["benchmarks"], content["datetime"]
     except OSError as error:
         raise BenchmarkError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
@@ -41,7 +43,7 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
         missing = [name for name in NOTED if name not in noted]
         if missing or noted["phase"] not in schema.PHASES:
             raise BenchmarkError(f"{path}: {benchmark['name']} does not note {', '.join(missing) or 'a known phase'}")
-        found[noted["model"]].append({"hardware": machine, "datetime": content["datetime"], **noted, **benchmark})
+        found[noted["model"]].append({"datetime": date, **noted, **benchmark})
     return dict(found)
 
 

@@ -21,7 +21,7 @@ def benchmark(model: str, phase: str, length: int, median: float) -> dict[str, A
         "stats": {"median": median, "q1": 0.9 * median, "q3": 1.2 * median, "rounds": 7},
         "extra_info": {
             **{"model": model, "phase": phase, "length": length, "batch_size": 64, "parameters": 300_000},
-            **{"flops": 1000 * length, "dtype": "float32", "threads": 1},
+            **{"flops": 1000 * length, "dtype": "float32", "threads": 1, "hardware": "a processor (1 cores)"},
         },
     }
 
@@ -46,7 +46,7 @@ def test_a_model_becomes_a_run_with_curves_by_length(tmp_path: Path) -> None:
     assert len(benchmarks.track(found, open_store(uri, benchmarks.GRID, ""))) == 2
     table = runs.load(uri, [benchmarks.GRID])
     assert set(table["status"]) == {"FINISHED"}
-    assert set(table["hardware"]) == {"a processor (2 cores)"}
+    assert set(table["hardware"]) == {"a processor (1 cores)"}
     assert set(table["kind"]) == {schema.EFFICIENCY}
     assert set(table["task"]) == {"length_sweep(batch_size=64)"}
     values = table.set_index(["model", "metric", "at"])["value"]
@@ -85,7 +85,8 @@ def test_what_is_no_benchmark_of_this_suite_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(benchmarks.BenchmarkError, match=message):
             benchmarks.read(written(tmp_path, entries))
+    (tmp_path / "other.json").write_text('["benchmarks"]', encoding="utf-8")
     with pytest.raises(benchmarks.BenchmarkError, match="not a JSON file of pytest-benchmark"):
-        benchmarks.read(written(tmp_path, [], machine_info=None))
+        benchmarks.read(tmp_path / "other.json")
     with pytest.raises(benchmarks.BenchmarkError, match="No such file"):
         benchmarks.read(tmp_path / "none.json")

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from experiments.environment import hardware
 from models.config import Budget, Dimensions, ModelConfig
 from models.cost import count_parameters, decode_flops, encode_flops, generate_flops, training_flops
 from models.decoding import greedy
@@ -52,6 +53,7 @@ def time_it(
         "flops": flops,
         "dtype": "float32",
         "threads": torch.get_num_threads(),
+        "hardware": hardware(torch.device("cpu")),
     }
     benchmark.pedantic(work, rounds=7, warmup_rounds=2)
 
