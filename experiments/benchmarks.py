@@ -28,7 +28,8 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The benchmarks in a file, by model.
 
     Raises:
-        BenchmarkError: the file cannot be read, or a benchmark in it lacks what the suite's own note.
+        BenchmarkError: the file cannot be read, or a benchmark of a model in it lacks what the suite's own note, or it
+            has none.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -40,10 +41,14 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for benchmark in benchmarks:
         noted = benchmark["extra_info"]
+        if not noted.keys() & set(NOTED):
+            continue  # about something else: how long it takes to draw a batch
         missing = [name for name in NOTED if name not in noted]
         if missing or noted["phase"] not in schema.PHASES:
             raise BenchmarkError(f"{path}: {benchmark['name']} does not note {', '.join(missing) or 'a known phase'}")
         found[noted["model"]].append({"datetime": date, **noted, **benchmark})
+    if not found:
+        raise BenchmarkError(f"{path}: no benchmark in it is about a model (make bench writes some)")
     return dict(found)
 
 

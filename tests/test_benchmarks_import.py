@@ -76,6 +76,15 @@ def test_the_same_file_twice_is_one_result(tmp_path: Path) -> None:
     assert runs.load(uri, [benchmarks.GRID])["run_id"].nunique() == 1
 
 
+def test_what_is_not_about_a_model_is_left_out(tmp_path: Path) -> None:
+    """`make bench` times the drawing of batches, too, in the same file."""
+    drawing = {"name": "test_drawing[reverse]", "stats": {"median": 1.0}, "extra_info": {"batches": 640, "ratio": 0.01}}
+    found = benchmarks.read(written(tmp_path, [drawing, benchmark("lstm", "encode", 32, 1.0)]))
+    assert list(found) == ["lstm"]
+    with pytest.raises(benchmarks.BenchmarkError, match="no benchmark in it is about a model"):
+        benchmarks.read(written(tmp_path, [drawing]))
+
+
 def test_what_is_no_benchmark_of_this_suite_is_refused(tmp_path: Path) -> None:
     strange = benchmark("lstm", "encode", 32, 1.0)
     del strange["extra_info"]["model"], strange["extra_info"]["flops"]
