@@ -66,7 +66,10 @@ def to_reach(runs: pd.DataFrame, threshold: float, metric: str | None = None) ->
 
 
 def reach(runs: pd.DataFrame, axis: str, metric: str | None = None, holds: float = HOLDS) -> pd.DataFrame:
-    """How far along an axis (a distance, a length, a number of pairs) each run holds, in and out of range together.
+    """How far along an axis (a distance, a length, a number of pairs) each run holds.
+
+    Beyond the range of training, too, where that goes on along the axis; where the other split begins anew (with more
+    pairs at the same distances, say), what it lacks is something else.
 
     The reach is the largest value up to which the score is at least `holds` at every value that was measured: one
     success beyond a failure is not counted. Only for scores of which more is better.
@@ -88,10 +91,11 @@ def reach(runs: pd.DataFrame, axis: str, metric: str | None = None, holds: float
         name = metric or labels["headline"]
         if name in schema.LOWER_IS_BETTER:
             continue
-        curves = [_curve(run, schema.metric(split, name, axis)) for split in (schema.TEST, schema.LONGER)]
-        points = pd.concat(curves).groupby(level=0).min()  # of a value that stands in both, the worse counts
+        points, beyond = (_curve(run, schema.metric(split, name, axis)) for split in (schema.TEST, schema.LONGER))
         if points.empty:
             continue
+        if len(beyond) and beyond.index.min() > points.index.max():
+            points = pd.concat([points, beyond])
         failed = points.index[points < holds]
         held = points.index[points.index < failed.min()] if len(failed) else points.index
         ends = {"smallest": points.index.min(), "largest": points.index.max()}

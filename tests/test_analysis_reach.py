@@ -79,11 +79,15 @@ def test_each_run_has_its_row() -> None:
         ({1: 0.89, 4: 1.0}, {}, (None, 1, 4)),
         ({10: 1.0, 20: 0.99}, {40: 0.95, 80: 0.9}, (80, 10, 80)),  # at least as far as was measured
         ({10: 1.0, 20: 0.99}, {40: 0.5, 80: 0.9}, (20, 10, 80)),
-        ({10: 1.0, 20: 1.0}, {20: 0.5, 40: 1.0}, (10, 10, 40)),
+        ({10: 1.0, 20: 1.0}, {20: 0.5, 40: 1.0}, (20, 10, 20)),  # not out of range for its length
+        ({}, {20: 1.0}, None),
     ],
 )
-def test_how_far(test: Curve, longer: Curve, found: tuple[float | None, float, float]) -> None:
+def test_how_far(test: Curve, longer: Curve, found: tuple[float | None, float, float] | None) -> None:
     curves = {"test/token_accuracy_by_length": test, "longer/token_accuracy_by_length": longer}
+    if found is None:
+        assert reach(table(curves), "length").empty
+        return
     (row,) = reach(table(curves), "length").to_dict("records")
     assert (None if math.isnan(row["reach"]) else row["reach"], row["smallest"], row["largest"]) == found
     assert reach(table(curves), "distance").empty
