@@ -1,11 +1,13 @@
 """Where the time of a training step goes: torch.profiler over some real steps, summed up by part of the model.
 
 A forward operation belongs to the innermost part in which it is called, a backward one to the part of the forward
-operation of which it is the gradient (torch numbers both alike).
+operation of which it is the gradient (torch numbers both alike). On a GPU its own work is what counts; the time when it
+has none is a part, too.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,9 @@ from torch.autograd.profiler_util import FunctionEvent
 
 from experiments.config import Profile
 from experiments.data import TaskData
+from experiments.timing import wait_for
 from experiments.training import update, uses_bfloat16
+from models import lstm
 from models.attention import Attention
 from models.interface import EncoderDecoder
 from models.lstm import Recurrence
@@ -28,6 +32,7 @@ from models.transformer import FeedForward
 
 ATTENTION, FEED_FORWARD, RECURRENCE = "attention", "feed-forward", "recurrence"
 LOSS, OPTIMISER, DATA, LOGGING, OTHER = "softmax and loss", "optimiser", "data", "logging", "other"
+IDLE = "device idle"  # on CUDA: when no kernel was at work
 PARTS = (ATTENTION, FEED_FORWARD, RECURRENCE, LOSS, OPTIMISER, DATA, LOGGING, OTHER)
 _MODULES: dict[type[nn.Module], str] = {Attention: ATTENTION, FeedForward: FEED_FORWARD, nn.LSTM: RECURRENCE}
 _MARK = "part: "  # before the part's name, in the trace
@@ -43,7 +48,8 @@ class Profiled:
     """What was found.
 
     Attributes:
-        seconds: part → seconds a step, of the device's work on CUDA and of the processor's elsewhere.
+        seconds: part → seconds a step, of the device's work on CUDA and of the processor's elsewhere; on CUDA `IDLE`,
+            too, in which is what the profiler itself takes.
         launches: kernels that a step launches on the device; None without one.
     """
 
@@ -96,15 +102,37 @@ def profile(
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with _marked(model), torch.profiler.profile(activities=activities) as profiler:
+        wait_for(device)
+        start = time.perf_counter()
         for number in range(settings.warmup, settings.warmup + settings.steps):
             with record_function(_MARK + OTHER):
                 step(number)
+        wait_for(device)
+        taken = time.perf_counter() - start
     profiler.export_chrome_trace(str(trace))
-    events = list(profiler.events() or [])
-    on_device = device.type == "cuda"
-    seconds = {part: total / settings.steps for part, total in by_part(events, on_device=on_device).items()}
-    launches = sum(event.name in _LAUNCHES for event in events) / settings.steps if on_device else None
-    return Profiled(seconds, launches)
+    return summed_up(list(profiler.events() or []), settings.steps, taken, on_device=device.type == "cuda")
+
+
+def summed_up(events: list[FunctionEvent], steps: int, taken: float, *, on_device: bool) -> Profiled:
+    """What is in the events of so many steps that took so many seconds together."""
+    seconds = {part: total / steps for part, total in by_part(events, on_device=on_device).items()}
+    if not on_device:
+        return Profiled(seconds, None)
+    seconds[IDLE] = max(0.0, taken / steps - sum(seconds.values()))
+    return Profiled(seconds, _launches(events) / steps)
+
+
+def launches(work: Callable[[], object], device: torch.device) -> int:
+    """Kernels that a piece of work launches on a CUDA device."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profiler:
+        work()
+        wait_for(device)
+    return _launches(list(profiler.events() or []))
+
+
+def _launches(events: list[FunctionEvent]) -> int:
+    return sum(event.name in _LAUNCHES for event in events)
 
 
 def by_part(events: list[FunctionEvent], *, on_device: bool = False) -> dict[str, float]:
@@ -176,18 +204,23 @@ def _marked(model: nn.Module) -> Iterator[None]:
     stepping = [module for module in model.modules() if isinstance(module, Recurrence)]
     for recurrence in stepping:  # position by position, where attention feeds its input, no module is called
         recurrence.step = _marking(recurrence.step)  # type: ignore[method-assign]
+    packing = {name: getattr(lstm, name) for name in ("pack_padded_sequence", "pad_packed_sequence")}
+    for name, function in packing.items():  # as nn.LSTM needs it, outside of which it is done
+        setattr(lstm, name, _marking(function))
     try:
         yield
     finally:
+        for name, function in packing.items():
+            setattr(lstm, name, function)
         for recurrence in stepping:
             del recurrence.step
         for handle in handles:
             handle.remove()
 
 
-def _marking(step: Callable[..., Any]) -> Callable[..., Any]:
-    def marked(*arguments: Any) -> Any:
+def _marking(function: Callable[..., Any]) -> Callable[..., Any]:
+    def marked(*arguments: Any, **more: Any) -> Any:
         with record_function(_MARK + RECURRENCE):
-            return step(*arguments)
+            return function(*arguments, **more)
 
     return marked

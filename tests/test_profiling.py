@@ -19,7 +19,8 @@ from experiments import profiling
 from experiments.config import Profile
 from experiments.inputs import load_task
 from experiments.tasks import TASKS
-from models.config import LSTMConfig, ModelConfig, TransformerConfig
+from models import lstm
+from models.config import Dimensions, LSTMConfig, ModelConfig, TransformerConfig
 from models.registry import build
 
 CPU = torch.device("cpu")
@@ -91,15 +92,47 @@ def test_a_backward_operation_belongs_to_its_forward_part() -> None:
     assert found[profiling.OTHER] == pytest.approx(times[1] + times[2] + times[3])
 
 
+def test_packing_is_of_the_recurrence_for_which_it_is_done() -> None:
+    """What it is made of, and its gradients; afterwards it is as it was."""
+    before = vars(lstm).copy()
+    model = build(LSTM, Dimensions(9, 9, same_symbols=True, max_length=5))
+    source = torch.tensor([[3, 4, 5, 6, 7], [3, 4, 0, 0, 0]])
+    with profiling._marked(model), torch.profiler.profile() as profiler:
+        model(source, source, torch.tensor([5, 2])).sum().backward()
+    assert vars(lstm) == before
+    events = [event for event in profiler.events() or [] if event.name.startswith(("aten::_pack", "aten::_pad"))]
+    names = [event.name.removeprefix("aten::") for event in events]
+    assert names == ["_pack_padded_sequence", "_pad_packed_sequence", "_pack_padded_sequence_backward"]
+    found = profiling.by_part(events)
+    assert {part for part, seconds in found.items() if seconds > 0} == {profiling.RECURRENCE}
+
+
+def event(name: str, end: int, device_type: DeviceType = DeviceType.CPU, **kernels: float) -> FunctionEvent:
+    """As a profile on CUDA has it."""
+    made = FunctionEvent(0, name, 0, 0, end, device_type=device_type, use_device="cuda")
+    for kernel, microseconds in kernels.items():
+        made.append_kernel(kernel.replace("_", " "), 0, microseconds)
+    return made
+
+
+def test_a_device_that_waits_is_idle() -> None:
+    """Two steps of 100 microseconds each, with kernels of 60 in all, by three launches."""
+    events = [event("aten::mm", 50, gemm=40), event("aten::add", 20, add=20)]
+    events += [event("cudaLaunchKernel", 5), event("cuLaunchKernel", 5), event("cudaLaunchKernel", 5)]
+    found = profiling.summed_up(events, 2, 200e-6, on_device=True)
+    assert found.seconds[profiling.IDLE] == pytest.approx(70e-6)
+    assert sum(found.seconds.values()) == pytest.approx(100e-6)
+    assert found.launches == 1.5
+    assert {part for part, _, share in found.rows() if share > 0} == {profiling.OTHER, profiling.IDLE}
+    busy = profiling.summed_up(events, 2, 50e-6, on_device=True)  # kernels side by side
+    assert busy.seconds[profiling.IDLE] == 0
+    here = profiling.summed_up(events, 2, 200e-6, on_device=False)
+    assert profiling.IDLE not in here.seconds
+    assert here.launches is None
+
+
 def test_a_kernel_counts_once_and_where_it_was_launched() -> None:
-    """Events as a profile on CUDA has them: operations with their kernels, and kernels and marks on the device."""
-
-    def event(name: str, end: int, device_type: DeviceType = DeviceType.CPU, **kernels: float) -> FunctionEvent:
-        made = FunctionEvent(0, name, 0, 0, end, device_type=device_type, use_device="cuda")
-        for kernel, microseconds in kernels.items():
-            made.append_kernel(kernel.replace("_", " "), 0, microseconds)
-        return made
-
+    """Operations with their kernels, and kernels and marks on the device."""
     mark = event("part: attention", 100)
     mark.append_kernel("part: attention", 0, 70)
     product, bias = event("aten::addmm", 50, gemm=30), event("aten::add", 20, add_bias=5)
@@ -129,3 +162,6 @@ def test_a_step_on_cuda_launches_kernels(config: ModelConfig, tmp_path: Path) ->
     assert found.launches > 10
     part = profiling.RECURRENCE if config is LSTM else profiling.ATTENTION
     assert found.seconds[part] > 0
+    assert found.seconds[profiling.IDLE] > 0
+    matrix = torch.ones(2, 2, device=cuda)
+    assert profiling.launches(lambda: (matrix + matrix) * matrix, cuda) == 2
