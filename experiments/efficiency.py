@@ -189,7 +189,7 @@ def _time(contenders: Sequence[_Contender], phase: str, at: int, device: torch.d
 
 def _around(phase: str, device: torch.device, bfloat16: bool) -> AbstractContextManager[None]:
     """Of all repetitions of a phase: casts of weights are part of none, but in training, in which weights change."""
-    return nullcontext() if phase == "train_step" else _inferring(device, bfloat16)
+    return nullcontext() if phase == "train_step" else inferring(device, bfloat16)
 
 
 class _Contender:
@@ -256,7 +256,7 @@ class _Contender:
         if "step" not in self.going_on:
             return
         try:
-            with _inferring(self.device, self.bfloat16):
+            with inferring(self.device, self.bfloat16):
                 if self._state is None:
                     self.model.eval()
                     encoded = self.model.encode(self.batch.source, self.batch.source_lengths)
@@ -271,11 +271,11 @@ class _Contender:
             self.stop("step", position, error.with_traceback(None))
 
     def _inference(self, work: Work) -> Work:
-        def inferring() -> None:
-            with _inferring(self.device, self.bfloat16):
+        def one() -> None:
+            with inferring(self.device, self.bfloat16):
                 work()
 
-        return inferring
+        return one
 
     # --- results ---
 
@@ -407,7 +407,7 @@ def _optimizer(model: EncoderDecoder) -> torch.optim.Optimizer:
 
 
 @contextmanager
-def _inferring(device: torch.device, bfloat16: bool) -> Iterator[None]:
+def inferring(device: torch.device, bfloat16: bool) -> Iterator[None]:
     """Outside of training. Weights are cast to bfloat16 once in the outermost of such contexts.
 
     In inference mode they would be cast at every call: torch casts once only what could have a gradient.
@@ -509,5 +509,5 @@ def infer_anew(
     """Builds a model and does a phase of inference with it; before teacher forcing the source is encoded."""
     model = build(config, dimensions(settings)).to(device).eval()
     batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
-    with _inferring(device, bfloat16):
+    with inferring(device, bfloat16):
         _work(phase, model, batch, settings.decode_tokens)()

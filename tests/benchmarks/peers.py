@@ -1,13 +1,15 @@
 """The suite's models against others of the same sizes: ``make bench-peers`` prints a table of ratios.
 
 Peers: torch.nn.Transformer, BART of the library transformers (the extra ``peers``), and bare nn.LSTM stacks. One
-process, one thread, float32; on a GPU (``ARGS="--device cuda"``) under autocast to bfloat16. Both sides of a ratio are
-timed in turn, and it is that of their medians.
+process, one thread, float32; on a GPU (``ARGS="--device cuda"``) under autocast to bfloat16, and LSTMs of both sides in
+float32 with products in TF32. Both sides of a ratio are timed in turn, and it is that of their medians. On a GPU the
+table has launches, too: where there are many for little work, they are what takes the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import statistics
 import sys
@@ -22,9 +24,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from analysis import scaling
-from experiments import efficiency, evaluation, memory, training
+from experiments import efficiency, evaluation, memory, profiling, training
 from experiments.attempts import Checkpoints, Place
 from experiments.config import Efficiency, Training
 from experiments.environment import hardware, prepare_process, rounded
@@ -32,12 +35,12 @@ from experiments.inputs import load_task
 from experiments.state import RunState
 from experiments.stores import open_store
 from experiments.tasks import TASKS
-from experiments.timing import timed
+from experiments.timing import timed, wait_for
 from experiments.tracking import TrackedRun
 from models.config import Dimensions, LSTMConfig, ModelConfig, TransformerConfig
 from models.cost import training_flops
 from models.decoding import greedy
-from models.interface import EOS, EncoderDecoder
+from models.interface import EOS, PAD, EncoderDecoder
 from models.registry import build
 
 SIZES, LENGTHS = (64, 128), (32, 128)
@@ -50,7 +53,7 @@ DIMENSIONS = Dimensions(VOCABULARY, VOCABULARY, same_symbols=False, max_length=2
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what is compared, where, the bar, and what was found."""
+    """A line of the table: what is compared, where, the bar (empty where there is none), and what was found."""
 
     what: str
     where: str
@@ -93,7 +96,10 @@ class TorchTransformer(nn.Module):
 
 
 class BareLSTM(nn.Module):
-    """nn.LSTM stacks alone: what reads both ways, what starts where that ended, embeddings and an output layer."""
+    """nn.LSTM stacks alone: what reads both ways, what starts where that ended, embeddings and an output layer.
+
+    They are in float32, as `Recurrence` is: autocast would have them in float16 on a GPU.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -102,10 +108,22 @@ class BareLSTM(nn.Module):
         self.decoder = nn.LSTM(size, size, LAYERS, batch_first=True)
         self.output = nn.Linear(size, VOCABULARY)
 
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        _, final = self.encoder(self.source(source))
-        hidden, cell = (s.unflatten(0, (LAYERS, 2)).transpose(1, 2).flatten(2).contiguous() for s in final)
-        return self.output(self.decoder(self.target(target), (hidden, cell))[0])
+    def forward(self, source: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits; `lengths`, on the processor, where sources are padded."""
+        read: Any = self.source(source)
+        if lengths is not None:
+            read = pack_padded_sequence(read, lengths, batch_first=True, enforce_sorted=False)
+        with torch.autocast(source.device.type, enabled=False):
+            _, final = self.encoder(read)
+            hidden, cell = (s.unflatten(0, (LAYERS, 2)).transpose(1, 2).flatten(2).contiguous() for s in final)
+            states, _ = self.decoder(self.target(target), (hidden, cell))
+        return self.output(states)
+
+    def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """(B,) tokens → logits of the next position, and the state that follows."""
+        with torch.autocast(token.device.type, enabled=False):
+            states, state = self.decoder(self.target(token[:, None]), state)
+        return self.output(states[:, 0]), state
 
 
 def bart(size: int) -> Any:
@@ -167,10 +185,23 @@ def medians(device: torch.device, *works: Callable[[], object], rounds: int = RO
     return [statistics.median(taken) for taken in seconds]
 
 
+def padded(source: Tensor, lengths: Tensor) -> Tensor:
+    """The same tokens (B, S), those from each of the (B,) lengths on replaced by padding."""
+    places = torch.arange(source.shape[1], device=source.device)
+    return source.masked_fill(places >= lengths.to(source.device)[:, None], PAD)
+
+
 def training_step(
-    model: nn.Module, logits: Callable[[Tensor, Tensor], Tensor], length: int, device: torch.device
+    model: nn.Module,
+    logits: Callable[[Tensor, Tensor], Tensor],
+    length: int,
+    device: torch.device,
+    lengths: Tensor | None = None,
 ) -> Callable[[], None]:
+    """A step on random tokens, of which sources have these lengths; all the longest where None."""
     source, target_in, target = tokens(3, BATCH, length, device=device)
+    if lengths is not None:
+        source = padded(source, lengths)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     model.train()
 
@@ -184,9 +215,11 @@ def training_step(
     return step
 
 
-def step_of_ours(config: ModelConfig, length: int, device: torch.device) -> Callable[[], None]:
-    model, lengths = ours(config, device), torch.full((BATCH,), length)
-    return training_step(model, lambda source, target: model(source, target, lengths), length, device)
+def step_of_ours(
+    config: ModelConfig, length: int, device: torch.device, lengths: Tensor | None = None
+) -> Callable[[], None]:
+    model, known = ours(config, device), torch.full((BATCH,), length) if lengths is None else lengths
+    return training_step(model, lambda source, target: model(source, target, known), length, device, lengths)
 
 
 # --- the rows --------------------------------------------------------------------------------------------------------
@@ -228,9 +261,24 @@ def lstm_rows(device: torch.device) -> Iterator[Row]:
             )
             yield ratio("LSTM training step / bare nn.LSTM", where, 0.95, bares, own)
             yield ratio("LSTM + attention training step / LSTM", where, 0.85, own, attending)
+            lengths = torch.randint(length // 2, length + 1, (BATCH,))  # as of a corpus
+
+            def of_packed(source: Tensor, target: Tensor, bare: BareLSTM = bare, lengths: Tensor = lengths) -> Tensor:
+                return bare(source, target, lengths)
+
+            own, bares = medians(
+                device,
+                step_of_ours(lstm_config(size), length, device, lengths),
+                training_step(bare, of_packed, length, device, lengths),
+            )
+            yield ratio("LSTM training step / bare nn.LSTM", f"{where}, padded", 0.95, bares, own)
 
 
-@torch.inference_mode()
+def decoding(model: EncoderDecoder, source: Tensor, lengths: Tensor) -> Callable[[], Tensor]:
+    """`greedy`, outside of its own inference mode, in which weights would be cast anew for every token."""
+    return partial(inspect.unwrap(greedy), model, source, TOKENS, lengths)
+
+
 def decoding_rows(device: torch.device) -> Iterator[Row]:
     for size in SIZES:
         model, library = ours(transformer_config(size), device).eval(), bart(size).to(device).eval()
@@ -238,7 +286,7 @@ def decoding_rows(device: torch.device) -> Iterator[Row]:
         library.generation_config.forced_eos_token_id = None
         for batch, bar in ((1, 3.0), (BATCH, 2.0)):
             source, lengths = tokens(batch, 32, device=device), torch.full((batch,), 32)
-            cached = partial(greedy, model, source, TOKENS, lengths)
+            cached = decoding(model, source, lengths)
             generate = partial(
                 library.generate,
                 source,
@@ -248,21 +296,20 @@ def decoding_rows(device: torch.device) -> Iterator[Row]:
                 num_beams=1,
                 do_sample=False,
             )
-            with precision(device):
+            with efficiency.inferring(device, on_gpu(device)):
                 assert cached().shape[1] == generate().shape[1] - 1 == TOKENS
                 own, barts = medians(device, cached, generate, rounds=5)
             yield ratio("Transformer cached greedy decoding / BART", f"d {size}, batch {batch}", bar, barts, own)
         plain = efficiency.random_batch(Efficiency(lengths=(32,), batch_size=BATCH), 32, torch.Generator()).to(device)
-        with precision(device):
+        with efficiency.inferring(device, on_gpu(device)):
             own, naive = medians(device, cached, partial(efficiency.generate_naively, model, plain, TOKENS), rounds=3)
         yield ratio("Transformer cached / naive decoding", f"d {size}, batch {BATCH}", 15.0, naive, own)
 
 
-@torch.inference_mode()
 def step_rows(device: torch.device) -> Iterator[Row]:
     for size in SIZES:
         model, bare = ours(lstm_config(size), device).eval(), BareLSTM(size).to(device).eval()
-        with precision(device):
+        with efficiency.inferring(device, on_gpu(device)):
             start = model.start(model.encode(tokens(1, 32, device=device)), TOKENS)
         token = tokens(1, device=device)
 
@@ -274,10 +321,9 @@ def step_rows(device: torch.device) -> Iterator[Row]:
         def bare_steps(bare: BareLSTM = bare, token: Tensor = token) -> None:
             state = None
             for _ in range(TOKENS):
-                states, state = bare.decoder(bare.target(token[:, None]), state)
-                bare.output(states[:, 0])
+                _, state = bare.step(token, state)
 
-        with precision(device):
+        with efficiency.inferring(device, on_gpu(device)):
             own, bares = medians(device, own_steps, bare_steps)
         yield ratio("LSTM step / stepping nn.LSTM", f"d {size}, batch 1", 3.0, bares, own)
 
@@ -315,15 +361,41 @@ def peak_rows(device: torch.device) -> Iterator[Row]:
         yield Row("Transformer's share of the matmul peak", where, "≥ 0.65", share, share >= 0.65)
 
 
+def launch_rows(device: torch.device) -> Iterator[Row]:
+    """Of a training step, and of greedy decoding for each token; nothing without a GPU."""
+    if not on_gpu(device):
+        return
+    configs = (lstm_config(SIZES[0]), lstm_config(SIZES[0], "general"), transformer_config(SIZES[0]))
+    names = ("LSTM", "LSTM + attention", "Transformer")
+    length = LENGTHS[0]
+    for name, config in zip(names, configs, strict=True):
+        step = step_of_ours(config, length, device)
+        step()  # the first one makes the optimiser's state
+        where = f"d {SIZES[0]}, length {length}"
+        yield Row(f"{name}: launches of a training step", where, "", float(profiling.launches(step, device)), True)
+        model = ours(config, device).eval()
+        model.decoder.output.bias.data[EOS] = -1e9
+        decode = decoding(model, tokens(BATCH, length, device=device), torch.full((BATCH,), length))
+        with efficiency.inferring(device, on_gpu(device)):
+            decode()  # casts the weights
+            launched = profiling.launches(decode, device) / TOKENS
+        yield Row(f"{name}: launches of a decoded token", f"{where}, {TOKENS} tokens", "", launched, True)
+
+
 def bookkeeping_rows(device: torch.device) -> Iterator[Row]:
     """What a training run spends in tracking, and in evaluation outside of the model."""
     spent = {"tracking": 0.0, "evaluation": 0.0, "model": 0.0}
 
     def clocked(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **more: Any) -> Any:
+            if name == "model":
+                wait_for(device)  # for what was asked of it before
             start = time.perf_counter()
             try:
-                return work(*arguments, **more)
+                found = work(*arguments, **more)
+                if name == "model":
+                    wait_for(device)  # else it was asked for, not done, and evaluation waits for it
+                return found
             finally:
                 spent[name] += time.perf_counter() - start
 
@@ -381,6 +453,7 @@ ROWS: dict[str, Callable[[torch.device], Iterator[Row]]] = {
     "step": step_rows,
     "memory": memory_rows,
     "peak": peak_rows,
+    "launches": launch_rows,
     "bookkeeping": bookkeeping_rows,
 }
 

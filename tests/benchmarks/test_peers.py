@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Callable
+from typing import Any
 
 import peers
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-ROWS = {"training": 2, "lstm": 2, "decoding": 3, "step": 1, "memory": 1, "peak": 1, "bookkeeping": 1}
+from experiments import efficiency, evaluation
+from experiments.data import TaskData
+from models.interface import EncoderDecoder
+
+CPU = torch.device("cpu")
+
+ROWS = {
+    **{"training": 2, "lstm": 3, "decoding": 3, "step": 1, "memory": 1, "peak": 1},
+    **{"launches": 0, "bookkeeping": 1},  # without a GPU
+}
+ON_GPU = {"peak": 1, "launches": 6}  # more
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
 
 
@@ -26,8 +40,106 @@ def test_a_row(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for constant, value in small.items():
         monkeypatch.setattr(peers, constant, value)
     found = list(peers.ROWS[name](torch.device(device)))
-    assert len(found) == ROWS[name] + (name == "peak" and device == "cuda")
+    assert len(found) == ROWS[name] + (ON_GPU.get(name, 0) if device == "cuda" else 0)
     for row in found:
         assert math.isfinite(row.found)
+        if not row.bar:
+            assert row.found > 0
+            continue
         at_most, bar = row.bar[0] == "≤", float(row.bar[2:].rstrip("×"))
         assert row.met == (row.found <= bar if at_most else row.found >= bar)
+
+
+class Casts(TorchDispatchMode):
+    """Counts the weights that are cast to bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
+            self.count += isinstance(args[0], nn.Parameter)
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_cast_before_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of both sides, as on a GPU: nothing is left for the second repetition."""
+    counts: list[tuple[int, int]] = []
+
+    def repeated(device: torch.device, *works: Callable[[], object], rounds: int = 1) -> list[float]:
+        for work in works:
+            found = []
+            for _ in range(2):
+                with Casts() as casts:
+                    work()
+                found.append(casts.count)
+            counts.append((found[0], found[1]))
+        return [1.0 for _ in works]
+
+    monkeypatch.setattr(peers, "TOKENS", 3)
+    monkeypatch.setattr(peers, "SIZES", (8,))
+    monkeypatch.setattr(peers, "medians", repeated)
+    monkeypatch.setattr(peers, "on_gpu", lambda device: True)
+    assert len(list(peers.step_rows(CPU))) == 1
+    assert [again for _, again in counts] == [0, 0]
+    model = peers.ours(peers.transformer_config(8), CPU).eval()
+    with efficiency.inferring(CPU, bfloat16=True):
+        repeated(CPU, peers.decoding(model, peers.tokens(2, 5, device=CPU), torch.full((2,), 5)))
+    assert counts[-1][0] > 0
+    assert counts[-1][1] == 0
+
+
+def test_bare_lstms_are_in_float32_and_the_rest_is_not() -> None:
+    bare, tokens = peers.BareLSTM(8), peers.tokens(2, 5, device=CPU)
+    cast: list[bool] = []
+    for lstm in (bare.encoder, bare.decoder):
+        lstm.register_forward_pre_hook(lambda module, arguments: cast.append(torch.is_autocast_enabled("cpu")))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = bare(tokens, tokens)
+        next_logits, _ = bare.step(tokens[:, 0], None)
+    assert cast == [False] * 3
+    assert logits.dtype == next_logits.dtype == torch.bfloat16
+
+
+def test_bare_lstms_do_not_read_padding() -> None:
+    """A shorter source in a batch has the logits that it has alone."""
+    bare, source, lengths = peers.BareLSTM(8), peers.tokens(3, 6, device=CPU), torch.tensor([4, 6, 3])
+    rows = peers.padded(source, lengths)
+    assert [int((row != 0).sum()) for row in rows] == [4, 6, 3]
+    logits = bare(rows, source, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = bare(source[row : row + 1, :length], source[row : row + 1])
+        torch.testing.assert_close(logits[row : row + 1], alone)
+
+
+def test_what_a_device_does_for_the_model_is_no_bookkeeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only the device's work moves; in evaluation it is asked for at once and done when waited for."""
+    now, left = [0.0], [0.0]
+    forward = EncoderDecoder.forward
+
+    def asked_for(self: EncoderDecoder, *arguments: Any) -> Tensor:
+        if self.training:
+            now[0] += 1.0
+        else:
+            left[0] += 0.5
+        return forward(self, *arguments)
+
+    def wait(device: torch.device) -> None:
+        now[0], left[0] = now[0] + left[0], 0.0
+
+    def evaluate(model: EncoderDecoder, data: TaskData, split: str, **more: Any) -> evaluation.Scores:
+        batch = data.evaluation[split][0].select(torch.arange(2))
+        model.eval()(batch.source, batch.target_in, batch.source_lengths)
+        wait(CPU)  # as whoever reads the scores does
+        model.train()
+        return evaluation.Scores(dict.fromkeys(("loss", "token_accuracy", "sequence_accuracy"), 0.5), {})
+
+    monkeypatch.setattr(EncoderDecoder, "forward", asked_for)
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(peers, "wait_for", wait)
+    monkeypatch.setattr(peers, "UPDATES", 3)
+    monkeypatch.setattr(peers.time, "perf_counter", lambda: now[0])
+    (row,) = peers.bookkeeping_rows(CPU)
+    assert now[0] == 3 * 1.0 + 3 * 0.5
+    assert row.found == 0
