@@ -61,7 +61,7 @@ def test_keys_are_stable_and_distinct(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
     assert keys == [run_key(run, "cpu") for run in load_grid(write(tmp_path, name="other.yaml")).runs]
     assert run_key(runs[0], "cpu") != run_key(runs[0], "cuda")
-    assert keys[0] == "91faf61b9e0f"
+    assert keys[0] == "2ace5c70c22f"
 
 
 def test_a_default_written_out_is_the_same_run(tmp_path: Path) -> None:
