@@ -365,10 +365,13 @@ def launch_rows(device: torch.device) -> Iterator[Row]:
     """Of a training step, and of greedy decoding for each token; nothing without a GPU."""
     if not on_gpu(device):
         return
-    configs = (lstm_config(SIZES[0]), lstm_config(SIZES[0], "general"), transformer_config(SIZES[0]))
-    names = ("LSTM", "LSTM + attention", "Transformer")
+    configs: dict[str, ModelConfig] = {
+        "LSTM": lstm_config(SIZES[0]),
+        "LSTM + attention": lstm_config(SIZES[0], "general"),
+        "Transformer": transformer_config(SIZES[0]),
+    }
     length = LENGTHS[0]
-    for name, config in zip(names, configs, strict=True):
+    for name, config in configs.items():
         step = step_of_ours(config, length, device)
         step()  # the first one makes the optimiser's state
         where = f"d {SIZES[0]}, length {length}"
