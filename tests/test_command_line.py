@@ -153,7 +153,7 @@ def test_the_report(store: tuple[Path, str]) -> None:
     assert (errors.abs() <= 0.01).all()
     for word in ("processing", "dependencies", "attention", "efficiency and scalability"):
         assert word in page
-    reverse = table[(table["task"] == "reverse(max_length=6)") & (table["metric"] == "test/sequence_accuracy")]
+    reverse = table[(table["task"] == "reverse(max_length=6)") & (table["metric"] == "test/token_accuracy")]
     for value in reverse["value"]:
         assert f"{100 * value:.1f}" in page
         assert f"{100 * value:.1f}" in result.stdout
