@@ -7,6 +7,7 @@ One pair, tokenised by words, by characters and by pieces (BPE)::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -117,16 +118,16 @@ def text_data(
     pairs: dict[str, list[Pair]] = {}
     written: dict[str, list[tuple[str, str]]] = {}
     for split in (TRAIN, VALIDATION, TEST):
-        table = tables[split]
-        too_long: list[int] = []
-        repeated: dict[str, list[int]] = {part: [] for part in pairs}  # by the part in which the source stands already
+        table, earlier = tables[split], list(pairs)
         pairs[split], written[split] = [], []
+        too_long: list[int] = []
+        repeated: list[tuple[int, str]] = []  # with the part in which the source stands already
         for row, texts in enumerate(zip(table.table["source"], table.table["target"], strict=True)):
             pair = Pair(of_source.split(texts[0]), of_target.split(texts[1]))
             if max_length is not None and max(map(len, pair)) > max_length:
                 too_long.append(row)
             elif overlap != "keep" and pair.source in known:
-                repeated[known[pair.source]].append(row)
+                repeated.append((row, known[pair.source]))
             else:
                 pairs[split].append(pair)
                 written[split].append(texts)
@@ -135,14 +136,15 @@ def text_data(
                 f"{table.place(too_long[0])}: longer than max_length, {max_length} symbols, and so are "
                 f"{len(too_long) - 1} more; state longer: exclude to leave them out"
             )
-        for part, rows in repeated.items():
-            if rows and overlap == "error":
-                raise DataError(
-                    f"{table.place(rows[0])}: its source stands in the {IN_WORDS[part]} part, too, and so do those of "
-                    f"{len(rows) - 1} more; state overlap: exclude to leave them out, or overlap: keep"
-                )
+        counts = Counter(part for _, part in repeated)
+        if repeated and overlap == "error":
+            row, part = repeated[0]
+            raise DataError(
+                f"{table.place(row)}: its source stands in the {IN_WORDS[part]} part, too, and so do those of "
+                f"{counts[part] - 1} more; state overlap: exclude to leave them out, or overlap: keep"
+            )
         known |= {pair.source: split for pair in pairs[split] if pair.source not in known}
-        left_out = [f"{len(rows)} whose source stands in {IN_WORDS[part]}" for part, rows in repeated.items()]
+        left_out = [f"{counts[part]} whose source stands in {IN_WORDS[part]}" for part in earlier]
         facts[f"{split}_left_out"] = ", ".join([f"{len(too_long)} too long", *left_out])
         if not pairs[split]:
             raise DataError(f"{table.name}: nothing is left of it ({facts[f'{split}_left_out']})")
