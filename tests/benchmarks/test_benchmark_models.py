@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from experiments import benchmarks
 from experiments.environment import hardware
 from models.config import Budget, Dimensions, ModelConfig
 from models.cost import count_parameters, decode_flops, encode_flops, generate_flops, training_flops
@@ -56,6 +58,14 @@ def time_it(
         "hardware": hardware(torch.device("cpu")),
     }
     benchmark.pedantic(work, rounds=7, warmup_rounds=2)
+
+
+def test_what_is_noted_is_what_an_import_asks_for() -> None:
+    noted = SimpleNamespace(extra_info={}, pedantic=lambda work, **more: work())
+    model, *_ = prepared("lstm", 4)
+    time_it(noted, "lstm", "encode", 4, model, 1, lambda: None)  # type: ignore[arg-type]
+    assert set(benchmarks.NOTED) <= noted.extra_info.keys()
+    assert noted.extra_info["hardware"] == hardware(torch.device("cpu"))
 
 
 @every_length

@@ -10,7 +10,7 @@ from typing import Any
 import peers
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments import efficiency, evaluation
@@ -51,15 +51,15 @@ def test_a_row(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Casts(TorchDispatchMode):
-    """Counts the weights that are cast to bfloat16."""
+    """Counts the matrices of weights that are cast to bfloat16: those of states have a row or two."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
-            self.count += isinstance(args[0], nn.Parameter)
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.to.dtype):  # the latter in inference mode
+            self.count += torch.bfloat16 in (*args, *(kwargs or {}).values()) and min(args[0].shape) >= 8
         return func(*args, **(kwargs or {}))
 
 
@@ -83,6 +83,7 @@ def test_weights_are_cast_before_what_is_timed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(peers, "on_gpu", lambda device: True)
     assert len(list(peers.step_rows(CPU))) == 1
     assert [again for _, again in counts] == [0, 0]
+    assert min(first for first, _ in counts) > 0
     model = peers.ours(peers.transformer_config(8), CPU).eval()
     with efficiency.inferring(CPU, bfloat16=True):
         repeated(CPU, peers.decoding(model, peers.tokens(2, 5, device=CPU), torch.full((2,), 5)))
