@@ -24,7 +24,6 @@ from experiments.config import Profile
 from experiments.data import TaskData
 from experiments.timing import wait_for
 from experiments.training import update, uses_bfloat16
-from models import lstm
 from models.attention import Attention
 from models.interface import EncoderDecoder
 from models.lstm import Recurrence
@@ -204,14 +203,9 @@ def _marked(model: nn.Module) -> Iterator[None]:
     stepping = [module for module in model.modules() if isinstance(module, Recurrence)]
     for recurrence in stepping:  # position by position, where attention feeds its input, no module is called
         recurrence.step = _marking(recurrence.step)  # type: ignore[method-assign]
-    packing = {name: getattr(lstm, name) for name in ("pack_padded_sequence", "pad_packed_sequence")}
-    for name, function in packing.items():  # as nn.LSTM needs it, outside of which it is done
-        setattr(lstm, name, _marking(function))
     try:
         yield
     finally:
-        for name, function in packing.items():
-            setattr(lstm, name, function)
         for recurrence in stepping:
             del recurrence.step
         for handle in handles:

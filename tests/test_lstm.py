@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from model_settings import (
     assert_same,
     dimensions_of,
@@ -19,12 +21,14 @@ from model_settings import (
 )
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.attention import AdditiveAttention, CrossAttention, LuongAttention
 from models.config import LSTMConfig, LSTMTransformerConfig, ModelConfig, TransformerLSTMConfig
+from models.cost import on_meta
 from models.interface import PAD, Memory
 from models.layers import Sublayer
-from models.lstm import LSTMDecoder, LSTMEncoder, Recurrence, gate_weights, lstm_cell
+from models.lstm import LSTMDecoder, LSTMEncoder, Recurrence, gate_weights, in_one_piece, lstm_cell
 from models.registry import build
 
 Pair = tuple[Tensor, Tensor]  # hidden and cell state
@@ -51,16 +55,18 @@ def layers_of(recurrence: Recurrence) -> list[nn.LSTM]:
 # --- torch's LSTM: nothing between the layers -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_a_plain_stack_equals_torchs(layers: int, bidirectional: bool, padded: bool) -> None:
-    """Outputs, final states, gradients of inputs and of all weights."""
+def test_a_plain_stack_equals_torchs(layers: int, bidirectional: bool, padded: bool, precision: torch.dtype) -> None:
+    """Outputs at tokens, final states, gradients of inputs and of all weights; of float32 there is another kernel."""
     torch.manual_seed(0)
+    tolerance = 1e-10 if precision == torch.float64 else 1e-5
     config = lstm_config(layers=layers, norm="none", residual=False, bidirectional=bidirectional)
-    recurrence = Recurrence(config, 10, bidirectional=bidirectional).double()
+    recurrence = Recurrence(config, 10, bidirectional=bidirectional).to(precision)
     hidden = 6 if bidirectional else 12
-    theirs = nn.LSTM(10, hidden, layers, bidirectional=bidirectional, dtype=torch.float64)
+    theirs = nn.LSTM(10, hidden, layers, bidirectional=bidirectional, dtype=precision)
     pairs = []
     for number, layer in enumerate(layers_of(recurrence)):
         for direction in ("", "_reverse") if bidirectional else ("",):
@@ -69,29 +75,110 @@ def test_a_plain_stack_equals_torchs(layers: int, bidirectional: bool, padded: b
     for our, their in pairs:
         their.data.copy_(our.data)
 
-    x, lengths = numbers(6, 4, 10), torch.tensor([6, 2, 5, 1])
-    if padded:
-        data, *layout = pack_padded_sequence(x, lengths, enforce_sorted=False)
-        actual, finals = recurrence(data, None, layout)
-        packed, final = theirs(pack_padded_sequence(x, lengths, enforce_sorted=False))
-        expected = packed.data
-    else:
-        actual, finals = recurrence(x, None)
-        expected, final = theirs(x)
-    assert_same(actual, expected)
+    x, lengths = numbers(6, 4, 10).to(precision), torch.tensor([6, 2, 5, 1] if padded else [6, 6, 6, 6])
+    mask = torch.arange(6) < lengths[:, None]
+    actual, finals = recurrence(x, None, mask if padded else None)
+    packed, final = theirs(pack_padded_sequence(x, lengths, enforce_sorted=False))
+    expected, _ = pad_packed_sequence(packed)
+    tokens = mask.t()
+    assert_same(actual[tokens], expected[tokens], tolerance)
     assert len(finals) == layers
     for part in (0, 1):
-        assert_same(torch.cat([pair[part] for pair in finals]), final[part])
+        assert_same(torch.cat([pair[part] for pair in finals]), final[part], tolerance)
 
-    upstream, end = numbers(*actual.shape, seed=1), numbers(*final[1].shape, seed=2)
-    own = (actual * upstream).sum() + (torch.cat([cell for _, cell in finals]) * end).sum()
-    other = (expected * upstream).sum() + (final[1] * end).sum()
+    upstream = numbers(*actual[tokens].shape, seed=1).to(precision)
+    end = [numbers(*final[0].shape, seed=seed).to(precision) for seed in (2, 3)]
+    own = (actual[tokens] * upstream).sum()
+    other = (expected[tokens] * upstream).sum()
+    for part in (0, 1):
+        own = own + (torch.cat([pair[part] for pair in finals]) * end[part]).sum()
+        other = other + (final[part] * end[part]).sum()
     for one, two in zip(
         torch.autograd.grad(own, [x, *(our for our, _ in pairs)]),
         torch.autograd.grad(other, [x, *(their for _, their in pairs)]),
         strict=True,
     ):
-        assert_same(one, two)
+        assert_same(one, two, tolerance)
+
+
+class Operations(TorchDispatchMode):
+    """What torch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+def operations(length: int, padding: int) -> list[str]:
+    """Of a training step."""
+    config = lstm_config(layers=2)
+    model = build(config, dimensions_of(config))
+    source = F.pad(source_of(config, 4, length - padding, 0), (0, padding), value=PAD)
+    source[0] = source_of(config, 1, length, 1)
+    with Operations() as found:
+        model(source, target_of(4, 5, 0), (source != PAD).sum(1)).sum().backward()
+    return found.names
+
+
+def test_padded_sequences_are_not_read_position_by_position() -> None:
+    """On a processor that takes several times as long."""
+    assert operations(40, 3) == operations(10, 3) == operations(10, 1)
+
+
+def test_padded_sequences_do_not_wait_for_the_device() -> None:
+    """Nor does their gradient: on the device "meta", which has no numbers, nothing asks for one."""
+    config = lstm_config(layers=2, attention="dot")
+    model = on_meta(config, dimensions_of(config))
+    source = source_of(config, 4, 10, 0, padded=True)
+    logits = model(source.to("meta"), target_of(4, 5, 0).to("meta"), (source != PAD).sum(1))
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_weights_in_one_piece_are_the_same() -> None:
+    weights = list(nn.LSTM(5, 7, bidirectional=True).parameters())
+    placed = in_one_piece(weights)
+    assert all(torch.equal(one, other) for one, other in zip(placed, weights, strict=True))
+    matrices, biases = ([one for one in placed if one.dim() == dimensions] for dimensions in (2, 1))
+    end = 0
+    for weight in (*matrices, *biases):
+        assert weight.is_contiguous()
+        assert weight.storage_offset() == end
+        end += weight.numel()
+    assert {weight.untyped_storage().data_ptr() for weight in placed} == {placed[0].untyped_storage().data_ptr()}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("error")  # cuDNN's weights that are not in one piece
+def test_on_cuda_padded_sequences_are_those_of_the_processor_and_nobody_waits() -> None:
+    config = sized(LSTMConfig(layers=2, attention="dot"), 64, 33)
+    torch.manual_seed(0)
+    model = build(config, dimensions_of(config))
+    source, target_in = source_of(config, 8, 12, 0, padded=True), target_of(8, 9, 0)
+    lengths = (source != PAD).sum(1)
+    on_cpu = model(source, target_in, lengths)
+    on_cpu.square().mean().backward()
+    expected = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    model.to("cuda")
+    there, fed = source.cuda(), target_in.cuda()
+    model(there, fed, lengths)  # what is made at the first call
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        on_cuda = model(there, fed, lengths)
+        on_cuda.square().mean().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(on_cuda.cpu(), on_cpu, rtol=1e-3, atol=1e-4)
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad.cpu(), gradient, rtol=1e-2, atol=1e-5)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
