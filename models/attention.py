@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from models.layers import autocasts
 from models.positions import AlibiPositions, RotaryPositions
 
+KERNEL_SIZE = 8  # kernels on a GPU read so many numbers of 16 bits at once
+
 
 def dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float
@@ -36,6 +38,26 @@ def dot_product_attention(
     return weights @ value, weights
 
 
+def fused(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, scale: float, causal: bool = False
+) -> Tensor:
+    """`dot_product_attention` by torch's kernels.
+
+    On a GPU those that take a bias want sizes that 8 divides, and otherwise all weights (T, S) are stored: there zeros
+    are added, which change neither products nor sums. A single query has few weights: not worth a copy of the keys.
+    """
+    size = query.shape[-1]
+    if query.is_cuda and query.shape[-2] > 1 and size % KERNEL_SIZE:
+        query, key, value = (filled_up(part) for part in (query, key, value))
+    context = F.scaled_dot_product_attention(query, key, value, bias, is_causal=causal, scale=scale)
+    return context if context.shape[-1] == size else context.narrow(-1, 0, size)
+
+
+def filled_up(x: Tensor) -> Tensor:
+    """(…, d) → (…, d'): zeros added up to the next size that `KERNEL_SIZE` divides."""
+    return F.pad(x, (0, -x.shape[-1] % KERNEL_SIZE))
+
+
 class Attention(nn.Module):
     """What all kinds of attention have: weights, which can be kept to be looked at (`keep_weights`)."""
 
@@ -49,7 +71,7 @@ class Attention(nn.Module):
         `bias` may also be boolean, True = may attend. `causal` lets query t see keys 0…t only, and excludes a bias.
         """
         if self.kept is None:
-            return F.scaled_dot_product_attention(query, key, value, bias, is_causal=causal, scale=scale)
+            return fused(query, key, value, bias, scale=scale, causal=causal)
         if causal:
             bias = seen_before(query.shape[-2], query.device)
         if bias is None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_settings import (
@@ -24,6 +25,8 @@ from model_settings import (
     target_of,
 )
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.attention import (
     AdditiveAttention,
@@ -34,6 +37,8 @@ from models.attention import (
     SelfAttention,
     SourceAttention,
     dot_product_attention,
+    filled_up,
+    fused,
     keep_weights,
 )
 from models.config import ModelConfig
@@ -136,6 +141,60 @@ def test_kept_weights_change_nothing(kind: str, looks: str) -> None:
         assert not weights[..., torch.ones(5, 5).triu(1).bool()].any()
     seen = weights if looks == "everywhere" else weights[0] if looks == "at tokens" else weights[..., 4, :]
     assert (seen > 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 8, 18, 33])
+def test_sizes_that_are_filled_up_change_nothing(size: int) -> None:
+    """Neither values nor gradients."""
+    inputs, upstream = [numbers(2, 3, 5, size, seed=seed) for seed in range(3)], numbers(2, 3, 5, size, seed=3)
+
+    def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, MASK[:, None, None], scale=0.3)
+
+    filled = [filled_up(tensor) for tensor in inputs]
+    assert {tensor.shape[-1] for tensor in filled} == {-(-size // 8) * 8}
+    plain, wide = attended(*inputs), attended(*filled)
+    assert not wide[..., size:].any()
+    assert_same(wide[..., :size], plain, 1e-12)
+    gradients = [torch.autograd.grad((found[..., :size] * upstream).sum(), inputs) for found in (plain, wide)]
+    for one, other in zip(*gradients, strict=True):
+        assert_same(one, other, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "queries", "taken"),
+    [("cuda", 33, 5, 40), ("cuda", 32, 5, 32), ("cuda", 33, 1, 33), ("cpu", 33, 5, 33)],
+)
+@torch.no_grad()
+def test_sizes_are_filled_up_on_a_gpu(
+    device: str, size: int, queries: int, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many queries, where 8 does not divide them. Nothing is computed, so that no GPU need be there."""
+    sizes: set[int] = set()
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor:
+        sizes.update(part.shape[-1] for part in (query, key, value))
+        return query
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", kernel)
+    with FakeTensorMode():
+        query, source = torch.empty(2, 3, queries, size, device=device), torch.empty(2, 3, 7, size, device=device)
+        context = Attention().attend(query, source, source, None, scale=1.0)
+    assert sizes == {taken}
+    assert context.shape == (2, 3, queries, size)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [18, 33, 47, 105])
+def test_on_cuda_padded_batches_have_a_kernel_that_stores_no_weights(size: int, precision: torch.dtype) -> None:
+    query, key, value = (numbers(2, 3, 5, size, seed=seed).to("cuda", precision) for seed in range(3))
+    bias = MASK[:, None, None].cuda()
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION]):
+        actual = fused(query, key, value, bias, scale=0.3)
+    expected = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), bias, scale=0.3)
+    assert_same(actual.double(), expected, 1e-5 if precision == torch.float32 else 3e-2)
 
 
 # --- torch's own module -----------------------------------------------------------------------------------------------
