@@ -117,7 +117,7 @@ class Waves(nn.Module):
         """Sines and cosines of positions start … start+length-1, each (length, size / 2)."""
         end = start + length
         if end > self.table.shape[1]:
-            with torch.inference_mode(mode=False):  # so that training can use it too
+            with torch.inference_mode(False):  # so that training can use it too; torch.compile takes no keyword here
                 self.table = self._waves(max(end, 2 * self.table.shape[1]))
         sine, cosine = self.table[:, start:end]
         return sine, cosine

@@ -72,6 +72,12 @@ def test_the_table_of_waves_doubles() -> None:
     assert not waves.state_dict()
 
 
+def test_the_table_of_waves_grows_where_it_is_compiled() -> None:
+    compiled = torch.compile(Waves(4), backend="eager", fullgraph=True)
+    for one, other in zip(compiled(2, 3), Waves(4)(2, 3), strict=True):
+        assert_same(one, other, 1e-6)
+
+
 def test_learned_positions_are_rows_of_their_table_and_end_with_it() -> None:
     torch.manual_seed(0)
     positions = LearnedPositions(max_length=5, size=4)
