@@ -64,6 +64,8 @@ class Training(Settings):
         label_smoothing: share of the target's probability spread over the vocabulary, in training only.
         precision: "bfloat16" runs the matrix products under autocast; "auto" does so on CUDA.
         devices: processes that share every batch, each on a GPU of its own or, on the CPU, with a thread of its own.
+        cuda_graphs: updates are recorded, and each launched as a whole, for shapes of batches that come again and again
+            (experiments.graphs); for small models, whose kernels take less time than their launches.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -82,6 +84,7 @@ class Training(Settings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     devices: int = Field(default=1, ge=1)
+    cuda_graphs: bool = False
 
     def model_post_init(self, context: Any) -> None:
         """Refuses two limits and two sizes of a batch, and none."""
@@ -92,11 +95,13 @@ class Training(Settings):
             raise ValueError("state either batch_size or batch_tokens")
         if self.devices > 1 and (self.batch_size is None or self.batch_size % self.devices):
             raise ValueError(f"devices: {self.devices} share a batch evenly: state a batch_size that they divide")
+        if self.devices > 1 and self.cuda_graphs:
+            raise ValueError(f"cuda_graphs: of one device, not of {self.devices}")
 
     @model_serializer(mode="wrap")
     def _stated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Limits that are not stated, and what is not asked for, change nothing: not the key of a run either."""
-        unasked = {**dict.fromkeys(LIMITS), "stop_when_solved": False, "devices": 1}
+        unasked = {**dict.fromkeys(LIMITS), "stop_when_solved": False, "devices": 1, "cuda_graphs": False}
         return {name: value for name, value in dump(self).items() if name not in unasked or value != unasked[name]}
 
     @property
@@ -146,6 +151,7 @@ class Efficiency(Settings):
             single repetition takes longer is not measured there nor at any longer length.
         warmup: repetitions before, not counted.
         precision: as in `Training`.
+        cuda_graphs: whether training steps, and greedy decoding with a cache, are recorded and launched as a whole.
     """
 
     lengths: tuple[int, ...] = Field(min_length=1)
@@ -158,9 +164,12 @@ class Efficiency(Settings):
     seconds_per_point: float = Field(default=10.0, gt=0)
     warmup: int = Field(default=2, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    cuda_graphs: bool = False
 
     def model_post_init(self, context: Any) -> None:
         """Refuses what cannot be measured."""
+        if self.cuda_graphs and self.warmup < 2:
+            raise ValueError("cuda_graphs: work is recorded when it has been done twice: state a warmup of 2 or more")
         if (self.tokens_per_batch is None) == (self.batch_size is None):
             raise ValueError("state either tokens_per_batch or batch_size")
         for name, values in (("lengths", self.lengths), ("positions", self.positions)):
@@ -172,6 +181,11 @@ class Efficiency(Settings):
             raise ValueError(f"length {self.lengths[-1]} does not fit into batches of {self.tokens_per_batch} tokens")
         if self.positions and self.batch_size is None:
             raise ValueError("positions are compared at a fixed batch: state batch_size, not tokens_per_batch")
+
+    @model_serializer(mode="wrap")
+    def _stated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is not asked for changes nothing: not the key of a run either."""
+        return {name: value for name, value in dump(self).items() if name != "cuda_graphs" or value}
 
     def batch_at(self, length: int) -> int:
         """Sequences per batch, source and target of `length`."""

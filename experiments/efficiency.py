@@ -20,8 +20,9 @@ from experiments import machine, memory, schema
 from experiments.config import Efficiency
 from experiments.data import Batch
 from experiments.environment import rounded
+from experiments.graphs import GraphRecorder, RecordedUpdate, Recording
 from experiments.timing import TooSlow, interleaved, percentile, quartiles, relative_interval, timed, wait_for
-from experiments.training import Keeper, update, uses_bfloat16
+from experiments.training import Keeper, Update, update, uses_bfloat16
 from models.config import Dimensions, ModelConfig
 from models.cost import (
     attention_share,
@@ -237,12 +238,13 @@ class _Contender:
         """What a phase repeats."""
         self.model.train(phase == "train_step")
         if phase == "train_step":
-            return partial(_train, self.model, self.optimizer, self.batch, self.bfloat16)
+            step = RecordedUpdate(self.device) if self.settings.cuda_graphs else update
+            return partial(_train, self.model, self.optimizer, self.batch, self.bfloat16, step)
         if phase == "step":
             assert self._state is not None
             tokens, state, _ = self._state
             return self._inference(partial(self.model.step, tokens, state))
-        work = _work(phase, self.model, self.batch, self.settings.decode_tokens)
+        work = _work(phase, self.model, self.batch, self.settings.decode_tokens, self.settings.cuda_graphs)
         self._generation = work if isinstance(work, _Generation) else None
         return self._inference(work)
 
@@ -420,11 +422,13 @@ def inferring(device: torch.device, bfloat16: bool) -> Iterator[None]:
         yield
 
 
-def _train(model: EncoderDecoder, optimizer: torch.optim.Optimizer, batch: Batch, bfloat16: bool) -> None:
-    update(model, optimizer, batch, clip=1.0, label_smoothing=0.0, bfloat16=bfloat16)
+def _train(
+    model: EncoderDecoder, optimizer: torch.optim.Optimizer, batch: Batch, bfloat16: bool, step: Update = update
+) -> None:
+    step(model, optimizer, batch, clip=1.0, label_smoothing=0.0, bfloat16=bfloat16)
 
 
-def _work(phase: str, model: EncoderDecoder, batch: Batch, tokens: int) -> Work:
+def _work(phase: str, model: EncoderDecoder, batch: Batch, tokens: int, cuda_graphs: bool = False) -> Work:
     """What a phase repeats that is neither training nor a single step."""
     match phase:
         case "encode":
@@ -432,7 +436,9 @@ def _work(phase: str, model: EncoderDecoder, batch: Batch, tokens: int) -> Work:
         case "decode":
             return _Decoding(model, batch)
         case "generate":
-            return _Generation(partial(generate, model, batch, tokens))
+            return _Generation(
+                RecordedGeneration(model, batch, tokens) if cuda_graphs else partial(generate, model, batch, tokens)
+            )
         case "generate_naive":
             return _Generation(partial(generate_naively, model, batch, tokens))
     raise ValueError(phase)
@@ -476,6 +482,49 @@ def generate(model: EncoderDecoder, batch: Batch, tokens: int) -> list[float]:
         wait_for(device)  # as whoever looks for the end of a sequence does
         steps.append(time.perf_counter() - begin)
     return steps
+
+
+class RecordedGeneration:
+    """The same, recorded at the first call: first what precedes the steps, then each of them."""
+
+    def __init__(self, model: EncoderDecoder, batch: Batch, tokens: int) -> None:
+        """Raises ValueError where there is no GPU."""
+        self._model, self._batch, self._tokens = model, batch, tokens
+        self._recorder = GraphRecorder(batch.source.device)
+        self._recordings: list[Recording[tuple[State, Tensor]]] = []
+
+    def __call__(self) -> list[float]:
+        """Seconds of each step, as `generate` has them."""
+        if not self._recordings:
+            seconds = self._recorder.aside(partial(generate, self._model, self._batch, self._tokens))
+            self._record()
+            return seconds
+        device = self._batch.source.device
+        start, *steps = self._recordings
+        start.replay()
+        wait_for(device)
+        return [timed(step.replay, device) for step in steps]
+
+    def _record(self) -> None:
+        model, batch = self._model, self._batch
+
+        def start() -> tuple[State, Tensor]:
+            encoded = model.encode(batch.source, batch.source_lengths)
+            return model.start(encoded, self._tokens), first_tokens(batch)
+
+        def step() -> tuple[State, Tensor]:
+            logits, after = model.step(last, state)
+            return after, logits.argmax(-1)
+
+        self._recordings.append(self._recorder.record(start))
+        for _ in range(self._tokens):
+            state, last = self._recordings[-1].result
+            self._recordings.append(self._recorder.record(step))
+
+    @property
+    def written(self) -> Tensor:
+        """(B, tokens) of the last call but the first."""
+        return torch.stack([last for _, last in (step.result for step in self._recordings[1:])], dim=1)
 
 
 def generate_naively(model: EncoderDecoder, batch: Batch, tokens: int) -> list[float]:

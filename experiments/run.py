@@ -19,11 +19,12 @@ from experiments.environment import environment
 from experiments.evaluation import Prediction, evaluate
 from experiments.gates import integrity_gates
 from experiments.gradients import reach_of_loss
+from experiments.graphs import RecordedUpdate
 from experiments.inputs import load_task, sized_model
 from experiments.team import Team
 from experiments.text_metrics import signatures
 from experiments.tracking import TrackedRun
-from experiments.training import Pruned, Status, train, update
+from experiments.training import Pruned, Status, Update, train, update
 from models.config import Dimensions, ModelConfig
 from models.cost import count_parameters, on_meta, parameter_parts, state_bytes
 from models.interface import EncoderDecoder
@@ -96,6 +97,7 @@ def _execute_training(
 
     kept = attempt.checkpoint and attempt.checkpoint["training"]
     together = Team(run, config, place.data_root, place.device, kept) if run.training.devices > 1 else None
+    alone: Update = RecordedUpdate(device) if run.training.cuda_graphs else update
     try:
         with together or nullcontext():
             selected = train(
@@ -110,7 +112,7 @@ def _execute_training(
                 recorder=tracked,
                 keeper=attempt.keeper(place.checkpoint_every, stop),
                 watch=watch,
-                step=together.update if together else update,
+                step=together.update if together else alone,
                 prunes=partial(_prunes, run),
             )
     except Pruned as early:

@@ -3,7 +3,8 @@
 Peers: torch.nn.Transformer, BART of the library transformers (the extra ``peers``), and bare nn.LSTM stacks. One
 process, one thread, float32; on a GPU (``ARGS="--device cuda"``) under autocast to bfloat16, and LSTMs of both sides in
 float32 with products in TF32. Both sides of a ratio are timed in turn, and it is that of their medians. On a GPU the
-table has launches, too: where there are many for little work, they are what takes the time.
+table has launches, too: where there are many for little work, they are what takes the time, and CUDA graphs what they
+save of it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from experiments import efficiency, evaluation, memory, profiling, training
 from experiments.attempts import Checkpoints, Place
 from experiments.config import Efficiency, Training
 from experiments.environment import hardware, prepare_process, rounded
+from experiments.graphs import RecordedUpdate
 from experiments.inputs import load_task
 from experiments.state import RunState
 from experiments.stores import open_store
@@ -73,6 +75,15 @@ def transformer_config(size: int, layers: int = LAYERS) -> TransformerConfig:
 
 def lstm_config(size: int, attention: str = "none") -> LSTMConfig:
     return LSTMConfig(layers=LAYERS, hidden_size=size, embedding_size=size, attention=attention)  # type: ignore[arg-type]
+
+
+def small_configs() -> dict[str, ModelConfig]:
+    """Of the smallest size: where launches are most of the time on a GPU."""
+    return {
+        "LSTM": lstm_config(SIZES[0]),
+        "LSTM + attention": lstm_config(SIZES[0], "general"),
+        "Transformer": transformer_config(SIZES[0]),
+    }
 
 
 class TorchTransformer(nn.Module):
@@ -365,13 +376,8 @@ def launch_rows(device: torch.device) -> Iterator[Row]:
     """Of a training step, and of greedy decoding for each token; nothing without a GPU."""
     if not on_gpu(device):
         return
-    configs: dict[str, ModelConfig] = {
-        "LSTM": lstm_config(SIZES[0]),
-        "LSTM + attention": lstm_config(SIZES[0], "general"),
-        "Transformer": transformer_config(SIZES[0]),
-    }
     length = LENGTHS[0]
-    for name, config in configs.items():
+    for name, config in small_configs().items():
         step = step_of_ours(config, length, device)
         step()  # the first one makes the optimiser's state
         where = f"d {SIZES[0]}, length {length}"
@@ -383,6 +389,29 @@ def launch_rows(device: torch.device) -> Iterator[Row]:
             decode()  # casts the weights
             launched = profiling.launches(decode, device) / TOKENS
         yield Row(f"{name}: launches of a decoded token", f"{where}, {TOKENS} tokens", "", launched, True)
+
+
+def graph_rows(device: torch.device) -> Iterator[Row]:
+    """What CUDA graphs make of an update and of greedy decoding; nothing without a GPU."""
+    if not on_gpu(device):
+        return
+    length = LENGTHS[0]
+    batch = efficiency.random_batch(Efficiency(lengths=(length,), batch_size=BATCH), length, torch.Generator())
+    batch = batch.to(device)
+    for name, config in small_configs().items():
+        works = []
+        for step in (training.update, RecordedUpdate(device)):
+            model = ours(config, device).train()
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+            works.append(partial(step, model, optimizer, batch, clip=1.0, label_smoothing=0.0, bfloat16=True))
+        plain, recorded = medians(device, *works)
+        where = f"d {SIZES[0]}, length {length}"
+        yield Row(f"{name}: training step / recorded", where, "", plain / recorded, True)
+        model = ours(config, device).eval()
+        one_by_one = partial(efficiency.generate, model, batch, TOKENS)
+        with efficiency.inferring(device, bfloat16=True):
+            plain, recorded = medians(device, one_by_one, efficiency.RecordedGeneration(model, batch, TOKENS))
+        yield Row(f"{name}: decoding / recorded", f"{where}, {TOKENS} tokens", "", plain / recorded, True)
 
 
 def bookkeeping_rows(device: torch.device) -> Iterator[Row]:
@@ -457,6 +486,7 @@ ROWS: dict[str, Callable[[torch.device], Iterator[Row]]] = {
     "memory": memory_rows,
     "peak": peak_rows,
     "launches": launch_rows,
+    "graphs": graph_rows,
     "bookkeeping": bookkeeping_rows,
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import peers
 import pytest
 import torch
+from simulated_graphs import simulate
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,9 +22,9 @@ CPU = torch.device("cpu")
 
 ROWS = {
     **{"training": 2, "lstm": 3, "decoding": 3, "step": 1, "memory": 1, "peak": 1},
-    **{"launches": 0, "bookkeeping": 1},  # without a GPU
+    **{"launches": 0, "graphs": 0, "bookkeeping": 1},  # without a GPU
 }
-ON_GPU = {"peak": 1, "launches": 6}  # more
+ON_GPU = {"peak": 1, "launches": 6, "graphs": 6}  # more
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
 
 
@@ -48,6 +49,17 @@ def test_a_row(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
             continue
         at_most, bar = row.bar[0] == "≤", float(row.bar[2:].rstrip("×"))
         assert row.met == (row.found <= bar if at_most else row.found >= bar)
+
+
+def test_rows_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU."""
+    for constant, value in {"SIZES": (8,), "LENGTHS": (4,), "BATCH": 3, "TOKENS": 2, "ROUNDS": 1}.items():
+        monkeypatch.setattr(peers, constant, value)
+    monkeypatch.setattr(peers, "on_gpu", lambda device: True)
+    simulate(monkeypatch)
+    found = list(peers.graph_rows(CPU))
+    assert len(found) == ON_GPU["graphs"]
+    assert all(row.found > 0 for row in found)
 
 
 class Casts(TorchDispatchMode):
