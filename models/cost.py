@@ -188,15 +188,19 @@ def state_bytes(config: ModelConfig, source: int, target: int, element_size: int
     LSTM: constant. LSTM with attention: linear in the source. Transformer: linear in source and target.
 
     Args:
-        element_size: bytes of a number that matrix products make; what a recurrence makes has at least 4.
+        element_size: bytes of a number that matrix products make; what a recurrence or a residual stream makes has at
+            least 4 (on a GPU what a layer normalisation makes, too).
     """
     hidden, _ = _widths(config)
     if isinstance(config, LSTMDecoderConfig):
         recurrent = max(element_size, 4) * config.layers * 2
         attended = {"none": 0, "dot": 1, "additive": 2, "general": 2, "multi_head": 2}[config.attention] * source
         return (recurrent + element_size * (attended + config.input_feeding)) * hidden
-    own = config.layers * 2 * target
-    return element_size * (own + (config.layers * 2 * source if config.cross_attention else 1)) * hidden
+    own = element_size * config.layers * 2 * target
+    if config.cross_attention:
+        return (own + element_size * config.layers * 2 * source) * hidden
+    summary_of_products = isinstance(config, TransformerConfig) and not config.residual
+    return (own + (element_size if summary_of_products else max(element_size, 4))) * hidden
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------

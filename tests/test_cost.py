@@ -302,9 +302,12 @@ def test_state_bytes_are_those_of_the_real_state(
 
 @BFLOAT16
 @settings(max_examples=60, deadline=None)
-@given(configs(LSTM_DECODERS) | configs(TRANSFORMER_DECODERS, cross_attention=True), lengths, lengths)
+@given(configs(TRANSFORMER_DECODERS, cross_attention=False) | configs(), lengths, lengths)
 def test_state_bytes_are_those_of_the_real_state_in_bfloat16(config: ModelConfig, source: int, target: int) -> None:
-    """Whatever a layer normalisation leaves in float32 is cast once, where attention looks at it from every step."""
+    """Whatever a layer normalisation leaves in float32 is cast once, where attention looks at it from every step.
+
+    Without such attention the source in one vector is held in what the encoder's states have.
+    """
     model = build(config, dimensions_of(config)).eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         state = model.start(model.encode(source_of(config, 3, source, 0)), target)
