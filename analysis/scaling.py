@@ -60,6 +60,18 @@ def exponent(lengths: ArrayLike, samples: ArrayLike) -> Interval:
     return mean(np.median((y[:, second] - y[:, first]) / (x[second] - x[first]), axis=1))
 
 
+def mean_law(lengths: ArrayLike, samples: ArrayLike) -> PowerLaw:
+    """The geometric mean of the samples' power laws, each as by `fit`: its exponent is the estimate of `exponent`.
+
+    Raises:
+        ValueError: as `fit`.
+    """
+    x, y = _sampled(lengths, samples)
+    laws = [fit(np.exp(x), np.exp(row)) for row in y]
+    exponents, coefficients = [law.exponent for law in laws], [law.coefficient for law in laws]
+    return PowerLaw(float(np.mean(exponents)), float(stats.gmean(coefficients)), len(x))
+
+
 def local_slopes(lengths: ArrayLike, values: ArrayLike) -> list[tuple[float, float]]:
     """Exponent between each two neighbouring lengths, at their geometric mean: where a power law bends, they differ."""
     x, y = _logarithms(lengths, values)

@@ -46,7 +46,7 @@ def cost_by_length(runs: pd.DataFrame) -> Figure | None:
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         ax.yaxis.set_minor_locator(NullLocator())
-        _exponents(ax, curve.assign(value=curve["value"] * quantity.scale), style)
+        _exponents(ax, sweep, metric, quantity, style)
         _crossovers(ax, sweep, metric, quantity)
         title = f"{quantity.name}\n{sweep.where}" if len(found) > 1 else quantity.name
         drawing.finish(ax, title, "length, tokens", quantity.unit)
@@ -69,19 +69,18 @@ def _quartiles(ax: Axes, sweep: Sweep, style: Look, quantity: units.Quantity) ->
         ax.fill_between(low.index, low, high, color=style.color[str(model)], alpha=0.18, linewidth=0)
 
 
-def _exponents(ax: Axes, curve: pd.DataFrame, style: Look) -> None:
+def _exponents(ax: Axes, sweep: Sweep, metric: str, quantity: units.Quantity, style: Look) -> None:
+    """The fitted laws, whose exponents are those that the sentences on the claims state and growth.csv holds."""
     labels = []
-    for model, rows in curve.groupby("model"):
-        means = rows.groupby("at")["value"].mean()
-        if len(means) >= LEAST_LENGTHS:
-            law = scaling.fit(means.index, means)
-            ends = np.array([means.index.min(), means.index.max()])
-            fitted = [law.at(end) for end in ends]
-            ax.plot(
-                ends, fitted, color=style.color[str(model)], linewidth=1, linestyle=(0, (4, 3)), alpha=0.7, zorder=1
-            )
+    for model in units.in_order(sweep.rows["model"]):
+        curve = sweep.curve(model, metric)
+        if curve.shape[1] >= LEAST_LENGTHS:
+            law = scaling.mean_law(curve.columns, curve)
+            ends = np.array([curve.columns.min(), curve.columns.max()])
+            fitted = [quantity.scale * law.at(end) for end in ends]
+            ax.plot(ends, fitted, color=style.color[model], linewidth=1, linestyle=(0, (4, 3)), alpha=0.7, zorder=1)
             label = f"$\\mathregular{{n^{{{law.exponent:.2f}}}}}$"
-            labels.append((float(np.log(means.iloc[-1])), means.index[-1], label, str(model)))
+            labels.append((math.log(quantity.scale * curve[ends[1]].mean()), ends[1], label, model))
     low, high = np.log(ax.get_ylim())
     height, place = 0.075 * (high - low), -np.inf
     for y, x, text, model in sorted(labels):

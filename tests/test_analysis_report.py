@@ -28,6 +28,7 @@ from analysis import (
     units,
 )
 from analysis.attention_maps import AttentionMap
+from analysis.claims import processing
 from experiments import schema as s
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -532,6 +533,20 @@ def test_costs_and_their_exponents(known: pd.DataFrame) -> None:
     assert low == pytest.approx(0.9 * 0.1 * 32**0.9)  # one seed: the band is the quartiles
     memory = next(ax for ax in figure.axes if ax.get_title(loc="left") == "peak memory of training")
     assert {text.get_text() for text in memory.texts} == {exponent("1.00"), exponent("1.50"), exponent("2.00"), "50"}
+
+
+def test_the_exponents_of_the_figure_are_those_of_the_sentences() -> None:
+    """Of seeds that differ much, of which the law of the means is another."""
+    laws = {model: {s.TRAIN_STEP_SECONDS: (1e-3, e)} for model, e in (("lstm", 0.9), ("transformer", 0.4))}
+    noisy = ledger_runs.table(ledger_runs.sweep_rows(laws, seeds=3, noise=1.0))
+    figure = sweep_figures.cost_by_length(noisy)
+    assert figure is not None
+    drawn = {text.get_text() for text in figure.axes[0].texts}
+    stated = growth.growth(noisy).query("what == 'exponent' and cost == 'training time'")["estimate"]
+    assert len(stated) == 2
+    assert {exponent(f"{one:.2f}") for one in stated} <= drawn
+    sentence = next(processing.growth(noisy)).sentence
+    assert all(f"to the power {one:.2f}" in sentence or f"and {one:.2f}" in sentence for one in stated), sentence
 
 
 def test_a_cost_below_the_resolution_of_its_measurement_has_no_panel() -> None:

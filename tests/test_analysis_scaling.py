@@ -69,6 +69,18 @@ def test_the_exponent_of_samples_by_hand() -> None:
     assert not alone.known
 
 
+def test_the_law_of_samples_is_the_geometric_mean_of_theirs() -> None:
+    """Of 3·n and 12·n²: 6·n^1.5, whatever order the lengths are in."""
+    law = scaling.mean_law(LENGTHS[::-1], [[3.0 * n for n in LENGTHS[::-1]], [12.0 * n**2 for n in LENGTHS[::-1]]])
+    assert [law.exponent, law.coefficient, law.n] == pytest.approx([1.5, 6, 5])
+
+
+@given(st.lists(st.lists(st.floats(0.1, 10), min_size=5, max_size=5), min_size=1, max_size=4))
+def test_the_exponent_that_is_drawn_is_the_one_that_is_stated(samples: list[list[float]]) -> None:
+    drawn, stated = scaling.mean_law(LENGTHS, samples).exponent, scaling.exponent(LENGTHS, samples).estimate
+    assert drawn == pytest.approx(stated, abs=1e-9)
+
+
 def test_an_outlier_among_the_lengths_of_samples_is_borne() -> None:
     samples = np.array([[float(n) ** 1.5 for n in LENGTHS]] * 3)
     samples[:, 3] *= 10
