@@ -21,6 +21,7 @@ from experiments.config import Efficiency
 from experiments.data import Batch
 from experiments.environment import rounded
 from experiments.graphs import GraphRecorder, RecordedUpdate, Recording
+from experiments.profiling import launches
 from experiments.timing import TooSlow, interleaved, percentile, quartiles, relative_interval, timed, wait_for
 from experiments.training import Keeper, Update, update, uses_bfloat16
 from models.config import Dimensions, ModelConfig
@@ -96,10 +97,12 @@ def measure(
     contenders = [_Contender(subject, settings, device, bfloat16) for subject in subjects]
     total = len(settings.lengths) + len(settings.positions)
     with memory.only_what_is_free(device):
-        for done in range(min(contender.done for contender in contenders), len(settings.lengths)):
-            peak = _at_length(contenders, settings.lengths[done], peak, device, partial(watch, done, total))
-            for contender in contenders:
-                contender.keep(done + 1)
+        for done, length in enumerate(settings.lengths):
+            behind = [contender for contender in contenders if contender.done <= done]
+            if behind:  # not all, where the attempt before ended while it kept them one after another
+                peak = _at_length(behind, length, peak, device, partial(watch, done, total))
+                for contender in behind:
+                    contender.keep(done + 1)
         if settings.positions:
             _by_position(contenders, settings, device, lambda done: watch(len(settings.lengths) + done, total))
     watch(total, total)
@@ -152,7 +155,30 @@ def _at_length(
         for phase, metric in schema.ENERGIES.items():
             if phase in contender.going_on:
                 contender.measure_energy(phase, metric)
+    watch()
+    _count_launches(contenders, length, device)
     return peak
+
+
+def _count_launches(contenders: Sequence[_Contender], length: int, device: torch.device) -> None:
+    """Records launches where there is a device for kernels, one by one; those of a model are the same with every seed.
+
+    In a process of its own: CUPTI stays with one that was profiled, and has it launch more slowly ever after.
+    """
+    pairs = [(one, phase) for one in contenders for phase in schema.SWEEP_LAUNCHES if phase in one.going_on]
+    if device.type != "cuda" or contenders[0].settings.cuda_graphs or not pairs:
+        return
+    wanted = list(dict.fromkeys((one.config, phase) for one, phase in pairs))
+    torch.cuda.empty_cache()
+    here = torch.device("cuda", torch.cuda.current_device())  # of which there is another in a new process
+    work = partial(launches_anew, wanted, contenders[0].settings, length, here, contenders[0].bfloat16)
+    try:
+        found = memory.in_a_process(work)
+    except (RuntimeError, MemoryError):  # a GPU may be closed to a second process
+        return
+    for one, phase in pairs:
+        if (one.config, phase) in found:
+            one.log(schema.SWEEP_LAUNCHES[phase], found[one.config, phase], length)
 
 
 def _by_position(
@@ -266,8 +292,7 @@ class _Contender:
                     self._state = first_tokens(self.batch), start, 0
                 tokens, state, done = self._state
                 for _ in range(done, position - 1):
-                    logits, state = self.model.step(tokens, state)
-                    tokens = logits.argmax(-1)
+                    tokens, state = next_tokens(self.model, tokens, state)
                 self._state = tokens, state, position - 1
         except Exception as error:
             self.stop("step", position, error.with_traceback(None))
@@ -404,6 +429,12 @@ def first_tokens(batch: Batch) -> Tensor:
     return torch.full((batch.size,), BOS, device=batch.source.device)
 
 
+def next_tokens(model: EncoderDecoder, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+    """The (B,) tokens that follow those of the last position, greedily, and the state after them."""
+    logits, state = model.step(tokens, state)
+    return logits.argmax(-1), state
+
+
 def _optimizer(model: EncoderDecoder) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
@@ -457,6 +488,19 @@ class _Decoding:
         self.model.decoder(self.batch.target_in, self.memory)
 
 
+class _Token:
+    """One more token of every sequence, the first, from a state that is made at the first call."""
+
+    def __init__(self, model: EncoderDecoder, batch: Batch) -> None:
+        self.model, self.batch = model.eval(), batch
+        self.state: State | None = None
+
+    def __call__(self) -> None:
+        if self.state is None:
+            self.state = self.model.start(self.model.encode(self.batch.source, self.batch.source_lengths), 1)
+        next_tokens(self.model, first_tokens(self.batch), self.state)
+
+
 class _Generation:
     """Generates whenever it is called, and keeps how long each step took."""
 
@@ -477,8 +521,7 @@ def generate(model: EncoderDecoder, batch: Batch, tokens: int) -> list[float]:
     wait_for(device)
     for _ in range(tokens):
         begin = time.perf_counter()
-        logits, state = model.step(last, state)
-        last = logits.argmax(-1)
+        last, state = next_tokens(model, last, state)
         wait_for(device)  # as whoever looks for the end of a sequence does
         steps.append(time.perf_counter() - begin)
     return steps
@@ -513,8 +556,8 @@ class RecordedGeneration:
             return model.start(encoded, self._tokens), first_tokens(batch)
 
         def step() -> tuple[State, Tensor]:
-            logits, after = model.step(last, state)
-            return after, logits.argmax(-1)
+            token, after = next_tokens(model, last, state)
+            return after, token
 
         self._recordings.append(self._recorder.record(start))
         for _ in range(self._tokens):
@@ -560,3 +603,26 @@ def infer_anew(
     batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
     with inferring(device, bfloat16):
         _work(phase, model, batch, settings.decode_tokens)()
+
+
+def launches_anew(
+    wanted: Sequence[tuple[ModelConfig, str]], settings: Efficiency, length: int, device: torch.device, bfloat16: bool
+) -> dict[tuple[ModelConfig, str], int]:
+    """Builds models, and counts the launches of a phase of `schema.SWEEP_LAUNCHES` of each, after a call left out.
+
+    What there is no memory for is left out.
+    """
+    found = {}
+    for config, phase in wanted:
+        try:
+            model = build(config, dimensions(settings)).to(device)
+            batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
+            training = partial(_train, model, _optimizer(model), batch, bfloat16)
+            work: Work = training if phase == "train_step" else _Token(model, batch)
+            with _around(phase, device, bfloat16):
+                work()
+                found[config, phase] = launches(work, device)
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+    return found

@@ -12,7 +12,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
+from typing import TypeVar, cast
 
 import psutil
 import torch
@@ -24,6 +26,8 @@ _WORDS = (
     *("not enough memory", "can't allocate memory", "bad_alloc", "out of memory", "could not create a memory"),
     *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
 )
+
+T = TypeVar("T")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -68,9 +72,8 @@ def peak(rehearsal: Callable[[], object], work: Callable[[], object], device: to
         None where nothing tells.
 
     Raises:
-        Exception: what `work` raised, or a RuntimeError that says it in words, where that cannot be sent between
-            processes; where there was not enough memory, `is_out_of_memory` says so.
-        RuntimeError: the process ended without a word, and not as the kernel ends one for want of memory.
+        Exception: what `work` raised, on a CPU as of `in_a_process`; where there was not enough memory,
+            `is_out_of_memory` says so.
     """
     if device.type == "cuda":
         rehearsal()
@@ -82,39 +85,61 @@ def peak(rehearsal: Callable[[], object], work: Callable[[], object], device: to
         return float(torch.cuda.max_memory_allocated(device) - before)
     if sys.platform != "linux":
         return None
+    return in_a_process(partial(_resident_peak, rehearsal, work))
+
+
+def _resident_peak(rehearsal: Callable[[], object], work: Callable[[], object]) -> float:
+    """Bytes; of a process that has done nothing else."""
+    rehearsal()
+    before = _status_bytes("VmRSS")
+    with only_what_is_free(torch.device("cpu")):
+        work()
+    return float(_status_bytes("VmHWM") - before)
+
+
+def in_a_process(work: Callable[[], T]) -> T:
+    """What `work` returns, done in a process that is prepared like any other, and ends with it.
+
+    Args:
+        work: is pickled, as is what it returns.
+
+    Raises:
+        Exception: what `work` raised, or a RuntimeError that says it in words, where that cannot be sent between
+            processes.
+        MemoryError: the process was killed, as the kernel does for want of memory.
+        RuntimeError: it ended without a word in any other way.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.efficiency"])  # torch is imported once, not once a length
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_resident_peak, args=(sender, rehearsal, work))
+    process = context.Process(target=_answer, args=(sender, work))
     process.start()
     sender.close()
     try:
-        found = receiver.recv()
+        answer = receiver.recv()
     except EOFError:
-        found = None
+        answer = None
     finally:
         process.join()
-    if found is None and process.exitcode == -signal.SIGKILL:
-        raise MemoryError("the process that measures memory was killed: out of memory?")
-    if found is None:
-        raise RuntimeError(f"the process that measures memory ended with code {process.exitcode}")
-    if isinstance(found, Exception):
+    if answer is None and process.exitcode == -signal.SIGKILL:
+        raise MemoryError("the process that measures was killed: out of memory?")
+    if answer is None:
+        raise RuntimeError(f"the process that measures ended with code {process.exitcode}")
+    returned, found = answer
+    if not returned:
         raise found
-    return float(found)
+    return cast("T", found)
 
 
-def _resident_peak(sender: Connection, rehearsal: Callable[[], object], work: Callable[[], object]) -> None:
-    """Runs in a process of its own; sends the bytes, or what was raised."""
+def _answer(sender: Connection, work: Callable[[], object]) -> None:
+    """Runs in a process of its own; sends whether `work` returned, and what it did return or raise."""
     prepare_process()
     try:
-        rehearsal()
-        before = _status_bytes("VmRSS")
-        with only_what_is_free(torch.device("cpu")):
-            work()
+        answer = True, work()
     except Exception as error:
-        sender.send(_sendable(error))
+        sender.send((False, _sendable(error)))
         return
-    sender.send(_status_bytes("VmHWM") - before)
+    sender.send(answer)
 
 
 def _sendable(error: Exception) -> Exception:

@@ -8,7 +8,7 @@ has none is a part, too.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,20 +118,26 @@ def summed_up(events: list[FunctionEvent], steps: int, taken: float, *, on_devic
     if not on_device:
         return Profiled(seconds, None)
     seconds[IDLE] = max(0.0, taken / steps - sum(seconds.values()))
-    return Profiled(seconds, _launches(events) / steps)
+    return Profiled(seconds, _launches(event.name for event in events) / steps)
 
 
 def launches(work: Callable[[], object], device: torch.device) -> int:
-    """Kernels that a piece of work launches on a CUDA device."""
+    """Kernels that a piece of work launches on a CUDA device.
+
+    A recurrence over a long sequence launches hundreds of thousands, of which to make `FunctionEvent`s takes a minute.
+    """
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profiler:
         work()
         wait_for(device)
-    return _launches(list(profiler.events() or []))
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    return _launches(event.name() for event in profiler.profiler.kineto_results.events())
 
 
-def _launches(events: list[FunctionEvent]) -> int:
-    return sum(event.name in _LAUNCHES for event in events)
+def _launches(events: Iterable[str]) -> int:
+    """How many of these events, by name, are launches."""
+    return sum(name in _LAUNCHES for name in events)
 
 
 def by_part(events: list[FunctionEvent], *, on_device: bool = False) -> dict[str, float]:

@@ -194,11 +194,19 @@ ENERGIES = {
     "decode": "efficiency/decode_joules_per_1000_tokens",
     "generate": "efficiency/generate_joules_per_1000_tokens",
 }
+# Kernels launched on a CUDA device, counted apart from what is timed; absent on any other: name of the phase → those of
+# a training step; those of one more token of every sequence, cached, with the choice of it.
+SWEEP_LAUNCHES = {
+    "train_step": "efficiency/train_launches_per_step",
+    "generate": "efficiency/generate_launches_per_token",
+}
 # The state of the machine while a length (or, by position, a position) was measured.
 LOAD = "efficiency/load_average"  # of the last minute
 THREADS = "efficiency/threads"  # that torch may use
 CLOCK = "efficiency/clock_hertz"  # of the device, at the end; absent where it cannot be read
-DISTURBED = "efficiency/disturbed"  # 1 where others used the processor (or the GPU, or all cores beside it), else 0
+# 1 where other processes took more than a tenth of one core's time (beside a GPU: and left no core idle) or computed on
+# the same GPU, else 0.
+DISTURBED = "efficiency/disturbed"
 MACHINE = (LOAD, THREADS, CLOCK, DISTURBED)  # each also `by_position`
 
 # Where a model's sweep of a phase ended before the last length or position: a scalar, the first that was not measured,

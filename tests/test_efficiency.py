@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments import efficiency, memory, schema, timing
+from experiments import efficiency, memory, profiling, schema, timing
 from experiments.config import Efficiency
 from experiments.data import Batch
 from experiments.efficiency import Subject
@@ -146,7 +146,7 @@ def test_everything_is_measured_at_every_length(monkeypatch: pytest.MonkeyPatch)
             assert 0 < at[schema.PEAK_SHARE] < 1
             assert at[schema.DISTURBED] in (0, 1)
             assert at[schema.THREADS] == torch.get_num_threads()
-            assert not at.keys() & set(schema.ENERGIES.values())
+            assert not at.keys() & {*schema.ENERGIES.values(), *schema.SWEEP_LAUNCHES.values()}
             if sys.platform == "linux":
                 assert at[schema.PEAK_MEMORY] > 0
                 assert all(at[name] >= 0 for name in schema.PEAK_MEMORIES.values())
@@ -295,6 +295,28 @@ def test_an_interrupted_sweep_goes_on_at_the_length_where_it_was(monkeypatch: py
     assert kept[1].state["error"] == str(error)  # however often it is interrupted
 
 
+def test_a_sweep_killed_while_it_keeps_its_models_repeats_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second model was not kept after the second length: it alone is measured there again."""
+    no_clock(monkeypatch)
+
+    class Full(Kept):
+        def save(self, state: Mapping[str, Any]) -> None:
+            if state["lengths"] == 2:
+                raise Stop
+            super().save(state)
+
+    settings = SETTINGS.model_copy(update={"lengths": (4, 8, 16)})
+    kept: list[Kept] = [Kept(), Full()]
+    with pytest.raises(Stop):
+        measured([LSTM, SINUSOIDAL], settings, kept=kept)
+    assert [one.state and one.state["lengths"] for one in kept] == [2, 1]
+    kept[1] = Kept(kept[1].state)
+    recorders, errors = measured([LSTM, SINUSOIDAL], settings, kept=kept)
+    assert errors == [None, None]
+    assert [set(one.values[schema.TRAIN_STEP_SECONDS]) for one in recorders] == [{16}, {8, 16}]
+    assert [one.state and one.state["lengths"] for one in kept] == [3, 3]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process's memory")
 def test_peak_memory_sees_what_a_step_holds() -> None:
     """A hundred megabytes of logits more or less, on top of whatever else a step needs."""
@@ -356,6 +378,44 @@ def test_energy_is_that_of_a_thousand_tokens(monkeypatch: pytest.MonkeyPatch) ->
     for phase, count in tokens.items():
         assert recorder.values[schema.ENERGIES[phase]] == dict.fromkeys((4, 16), 1000 / count)
     assert recorder.values[schema.ENERGIES["generate"]] == {4: 1000 / (32 * 4), 16: 1000 / (8 * 4)}
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_launches_are_of_one_training_step_and_of_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking up embeddings stands for launches: a step does so for both sides, a token neither for the source."""
+    monkeypatch.setattr(profiling, "_LAUNCHES", ("aten::embedding",))
+    wanted = [(SINUSOIDAL, "train_step"), (SINUSOIDAL, "generate"), (replace(LSTM, hidden_size=10**9), "generate")]
+    found = efficiency.launches_anew(wanted, SETTINGS, 4, CPU, False)
+    assert found == {wanted[0]: 2, wanted[1]: 1}  # for the last there is no memory
+
+
+def test_launches_are_counted_once_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another process, by the device's number; of what ended there are none, nor where that process fails."""
+    asked: list[tuple[Any, ...]] = []
+
+    def elsewhere(work: Any) -> Any:
+        asked.append(work.args)
+        if len(asked) > 1:
+            raise RuntimeError("all CUDA-capable devices are busy or unavailable")
+        return {(LSTM, "train_step"): 90, (LSTM, "generate"): 9, (SINUSOIDAL, "train_step"): 70}
+
+    monkeypatch.setattr(memory, "in_a_process", elsewhere)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    recorders = [Recorder() for _ in range(3)]
+    models: list[ModelConfig] = [LSTM, SINUSOIDAL, LSTM]
+    contenders = [
+        efficiency._Contender(Subject(config, seed, recorders[seed], Kept()), SETTINGS, CPU, False)
+        for seed, config in enumerate(models)
+    ]
+    contenders[1].going_on.remove("generate")
+    efficiency._count_launches(contenders, 16, CPU)
+    assert asked == []
+    for _ in range(2):
+        efficiency._count_launches(contenders, 16, torch.device("cuda"))
+    wanted = [(LSTM, "train_step"), (LSTM, "generate"), (SINUSOIDAL, "train_step")]
+    assert asked == [(wanted, SETTINGS, 16, torch.device("cuda:3"), False)] * 2
+    step, token = schema.SWEEP_LAUNCHES.values()
+    assert [one.values for one in recorders] == [{step: {16: 90}, token: {16: 9}}, {step: {16: 70}}, recorders[0].values]
 
 
 def test_matmul_peak_counts_operations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,4 +528,7 @@ def test_everything_is_measured_on_cuda(settings: Efficiency, monkeypatch: pytes
     for recorder in recorders:
         assert set(recorder.values[schema.PEAK_MEMORY]) == set(settings.lengths)
         assert set(recorder.values[schema.TRAIN_STEP_SECONDS]) == set(settings.lengths)
+        step, token = (recorder.values[name] for name in schema.SWEEP_LAUNCHES.values())
+        assert set(step) == set(token) == set(settings.lengths)
+        assert all(step[length] > token[length] > 5 for length in settings.lengths)
         assert set(recorder.values.get(schema.STEP_SECONDS, {})) == set(settings.positions)

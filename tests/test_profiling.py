@@ -145,6 +145,15 @@ def test_a_kernel_counts_once_and_where_it_was_launched() -> None:
     assert found[profiling.OTHER] == pytest.approx(5e-6)
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_launches_are_counted_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Additions in their place: on a processor there are no launches."""
+    matrix = torch.ones(2, 2)
+    assert profiling.launches(lambda: (matrix + matrix) * matrix + matrix, CPU) == 0
+    monkeypatch.setattr(profiling, "_LAUNCHES", ("aten::add",))
+    assert profiling.launches(lambda: (matrix + matrix) * matrix + matrix, CPU) == 2
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("config", [LSTM, TRANSFORMER], ids=["lstm", "transformer"])
