@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger_runs import Rows, run_rows, table
+from ledger_runs import Rows, run_rows, sweep_rows, table
 
-from analysis import scaling, tables
+from analysis import claims, scaling, tables
+from analysis.claims.rules import Verdict
 from experiments import schema as s
 
 LENGTHS = [32, 64, 128, 256, 512]
@@ -188,3 +189,19 @@ def test_where_each_model_stops() -> None:
     ]
     assert tables.stops_as_table(found).rows[2] == ("another", "LSTM", "train step", "–", "32", "memory: not 32")
     assert scaling.stops(runs[runs["model"] == "lstm_attention"]).empty
+
+
+# --- what stands side by side ----------------------------------------------------------------------------------------
+def test_sweeps_in_two_precisions_are_two_parts_of_a_claim() -> None:
+    """Each with its own ratio and its own five repeats: nothing is averaged over both."""
+    rows: Rows = []
+    for precision, ratio in (("bfloat16", 0.5), ("float32", 2.0)):
+        laws = {"lstm": {s.TRAIN_STEP_SECONDS: (1e-3, 1.0)}, "transformer": {s.TRAIN_STEP_SECONDS: (ratio * 1e-3, 1.0)}}
+        labels = {"task": f"length_sweep(batch_size=64, precision={precision})"}
+        rows += [row | labels | {"run_id": f"{row['run_id']}-{precision}"} for row in sweep_rows(laws, tokens=None)]
+    (entry,) = [one for one in claims.ledger(table(rows)) if one.claim.id == "4.1"]
+    half, double = sorted(entry.parts, key=lambda part: part[0])
+    assert ("precision=bfloat16" in half[0], "precision=float32" in double[0]) == (True, True)
+    assert [Verdict.SUPPORTED, Verdict.REFUTED] == [half[2], double[2]]
+    assert entry.verdict is Verdict.CONDITIONAL
+    assert len(entry.runs) == 2 * 2 * 5
