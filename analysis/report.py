@@ -25,6 +25,7 @@ from analysis import (
     reach,
     scaling,
     tables,
+    token_costs,
     tuning,
     units,
     variants,
@@ -77,7 +78,7 @@ def write(
     report.md, figures/*.svg and *.png with their numbers as *.csv, every measured value as runs.parquet, a row a run
     with its scalars as runs.csv, the numbers behind the tables and sentences as comparison.csv, reach.csv,
     ablations.csv, models.csv, claims.csv, findings.csv and, of sweeps over length, growth.csv and
-    stops.csv, of tuning trials.csv, and LaTeX tables (booktabs) as *.tex.
+    stops.csv and token_costs.csv, of tuning trials.csv, and LaTeX tables (booktabs) as *.tex.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -98,6 +99,7 @@ def write(
     numbers, models, entries = tables.comparison(plain), tables.models_table(runs), claims.ledger(runs)
     answers, checks = claims.folklore(runs, entries), published.verify(runs)
     reached, effects, stops = reach.reached(plain), ablations.effects(runs), scaling.stops(plain)
+    costs = token_costs.token_costs(plain)
     runs_table.write(runs, target / "runs.parquet")
     runs_table.scalars(runs).to_csv(target / "runs.csv", index=False)
     numbers.to_csv(target / "comparison.csv", index=False)
@@ -108,6 +110,7 @@ def write(
     claims.findings_table(answers).to_csv(target / "findings.csv", index=False)
     growth.growth(runs).to_csv(target / "growth.csv", index=False)
     stops.to_csv(target / "stops.csv", index=False)
+    costs.to_csv(target / "token_costs.csv", index=False)
     tuning.trials(runs).to_csv(target / "trials.csv", index=False)
     texts = {
         "comparison": tables.comparison_table(numbers),
@@ -144,6 +147,8 @@ def write(
         "claims_figure": apart.get("claims"),
         "tuning_figure": apart.get("tuning"),
         "figures": [one for one in drawn if one.plot.name not in _APART],
+        "token_costs": token_costs.as_table(costs),
+        "machines": token_costs.machines(plain),
         "stops": tables.stops_as_table(stops),
         "tuning": tuning.choices_table(tuning.choices(runs)),
         "tuned": tuning.sentences(runs),

@@ -114,6 +114,7 @@ def test_everything_is_written(written: Path) -> None:
         "findings.csv",
         "growth.csv",
         "stops.csv",
+        "token_costs.csv",
         "trials.csv",
     }
     assert (

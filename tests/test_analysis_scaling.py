@@ -202,6 +202,6 @@ def test_sweeps_in_two_precisions_are_two_parts_of_a_claim() -> None:
     (entry,) = [one for one in claims.ledger(table(rows)) if one.claim.id == "4.1"]
     half, double = sorted(entry.parts, key=lambda part: part[0])
     assert ("precision=bfloat16" in half[0], "precision=float32" in double[0]) == (True, True)
-    assert [Verdict.SUPPORTED, Verdict.REFUTED] == [half[2], double[2]]
+    assert [half[2], double[2]] == [Verdict.SUPPORTED, Verdict.REFUTED]
     assert entry.verdict is Verdict.CONDITIONAL
     assert len(entry.runs) == 2 * 2 * 5
