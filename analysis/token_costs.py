@@ -7,7 +7,6 @@ known on a GPU only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -107,7 +106,7 @@ def as_table(found: pd.DataFrame) -> Table:
         place = f"{said['length']:,.0f}" + (f" {MARK}" if block["disturbed"].any() else "")
         for model in units.in_order(block["model"]):
             own = block[block["model"] == model]
-            medians = own.groupby("metric")["value"].median().to_dict()
+            medians = own.groupby("metric")["value"].median()
             cells = [_cell(column, medians) for column in columns]
             seeds = str(own["seed"].nunique())
             rows.append((*(str(said[name]) for name in names), place, units.model_name(model), *cells, seeds))
@@ -116,7 +115,7 @@ def as_table(found: pd.DataFrame) -> Table:
     return Table(header, tuple(rows), frozenset({first, *range(first + 2, len(header))}))
 
 
-def _cell(column: Column, medians: Mapping[str, float]) -> str:
+def _cell(column: Column, medians: pd.Series) -> str:
     return " / ".join(column.quantity.number(medians.get(metric, math.nan)) for metric in column.metrics)
 
 
@@ -124,7 +123,8 @@ def machines(runs: pd.DataFrame) -> list[str]:
     """Of each machine with sweeps, a sentence: by how many threads, and how many points were taken beside others."""
     measured = results(runs).query("kind == @schema.EFFICIENCY")
     sentences = []
-    for hardware, rows in measured.groupby("hardware"):
+    for hardware in sorted(measured["hardware"].unique()):
+        rows = measured[measured["hardware"] == hardware]
         points = rows.loc[rows["metric"].isin([schema.DISTURBED, schema.by_position(schema.DISTURBED)]), "value"]
         threads = [f"{count:.0f}" for count in sorted(rows.loc[rows["metric"] == schema.THREADS, "value"].unique())]
         if threads:

@@ -384,6 +384,7 @@ def test_energy_is_that_of_a_thousand_tokens(monkeypatch: pytest.MonkeyPatch) ->
 def test_launches_are_of_one_training_step_and_of_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking up embeddings stands for launches: a step does so for both sides, a token neither for the source."""
     monkeypatch.setattr(profiling, "_LAUNCHES", ("aten::embedding",))
+    wanted: list[tuple[ModelConfig, str]]
     wanted = [(SINUSOIDAL, "train_step"), (SINUSOIDAL, "generate"), (replace(LSTM, hidden_size=10**9), "generate")]
     found = efficiency.launches_anew(wanted, SETTINGS, 4, CPU, False)
     assert found == {wanted[0]: 2, wanted[1]: 1}  # for the last there is no memory
