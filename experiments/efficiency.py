@@ -7,8 +7,7 @@ before the others' (there is no memory for a length, or no time) is a result, no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -19,12 +18,26 @@ from torch import Tensor
 from experiments import machine, memory, schema
 from experiments.config import Efficiency
 from experiments.data import Batch
-from experiments.environment import rounded
-from experiments.graphs import GraphRecorder, RecordedUpdate, Recording
-from experiments.profiling import launches
-from experiments.timing import TooSlow, interleaved, percentile, quartiles, relative_interval, timed, wait_for
-from experiments.training import Keeper, Update, update, uses_bfloat16
-from models.config import Dimensions, ModelConfig
+from experiments.graphs import RecordedUpdate
+from experiments.phases import (
+    Generation,
+    Work,
+    around,
+    dimensions,
+    first_tokens,
+    infer_anew,
+    inferring,
+    launches_anew,
+    next_tokens,
+    optimizer_of,
+    random_batch,
+    train_anew,
+    train_once,
+    work_of,
+)
+from experiments.timing import TooSlow, interleaved, percentile, quartiles, relative_interval, timed
+from experiments.training import Keeper, update, uses_bfloat16
+from models.config import ModelConfig
 from models.cost import (
     attention_share,
     decode_flops,
@@ -34,15 +47,12 @@ from models.cost import (
     step_flops,
     training_flops,
 )
-from models.interface import BOS, EncoderDecoder, Memory, State
+from models.interface import State
 from models.registry import build
 
-FIRST_SYMBOL = 3  # after the special ones
 MATMUL_SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (4096, 8192)}  # of the square matrices that give the peak
 MATMUL_REPEATS = 5
 MATMUL_SECONDS = 0.5  # of products at least: the clock of an idle GPU is low
-
-Work = Callable[[], object]
 
 
 class Recorder(Protocol):
@@ -107,12 +117,6 @@ def measure(
             _by_position(contenders, settings, device, lambda done: watch(len(settings.lengths) + done, total))
     watch(total, total)
     return [contender.error for contender in contenders]
-
-
-def dimensions(settings: Efficiency) -> Dimensions:
-    """What a sweep asks of a model; its symbols mean nothing, so that both sides may have the same."""
-    longest = max(*settings.lengths, *settings.positions, settings.decode_tokens)
-    return Dimensions(settings.vocabulary, settings.vocabulary, True, longest)
 
 
 def matmul_flops_per_second(device: torch.device, bfloat16: bool) -> float:
@@ -203,7 +207,7 @@ def _by_position(
 
 def _time(contenders: Sequence[_Contender], phase: str, at: int, device: torch.device) -> None:
     works = {contender: contender.work(phase) for contender in contenders if phase in contender.going_on}
-    with _around(phase, device, contenders[0].bfloat16):
+    with around(phase, device, contenders[0].bfloat16):
         outcomes = interleaved(works, contenders[0].settings, device)
     for contender, outcome in outcomes.items():
         if isinstance(outcome, Exception):
@@ -212,11 +216,6 @@ def _time(contenders: Sequence[_Contender], phase: str, at: int, device: torch.d
             contender.log_time(phase, outcome, at)
     for contender in contenders:
         contender.forget_work()
-
-
-def _around(phase: str, device: torch.device, bfloat16: bool) -> AbstractContextManager[None]:
-    """Of all repetitions of a phase: casts of weights are part of none, but in training, in which weights change."""
-    return nullcontext() if phase == "train_step" else inferring(device, bfloat16)
 
 
 class _Contender:
@@ -235,10 +234,10 @@ class _Contender:
         self.going_on = phases if kept is None else set(kept["going_on"])
         self.error: Exception | None = FailedBefore(kept["error"]) if kept is not None and kept["error"] else None
         self.model = build(subject.config, dimensions(settings)).to(device)
-        self.optimizer = _optimizer(self.model)
+        self.optimizer = optimizer_of(self.model)
         self.generator = torch.Generator().manual_seed(subject.seed)
         self.batch: Batch
-        self._generation: _Generation | None = None
+        self._generation: Generation | None = None
         self._state: tuple[Tensor, State, int] | None = None  # tokens, state, positions done
         self._train_seconds: float | None = None
 
@@ -265,13 +264,13 @@ class _Contender:
         self.model.train(phase == "train_step")
         if phase == "train_step":
             step = RecordedUpdate(self.device) if self.settings.cuda_graphs else update
-            return partial(_train, self.model, self.optimizer, self.batch, self.bfloat16, step)
+            return partial(train_once, self.model, self.optimizer, self.batch, self.bfloat16, step)
         if phase == "step":
             assert self._state is not None
             tokens, state, _ = self._state
             return self._inference(partial(self.model.step, tokens, state))
-        work = _work(phase, self.model, self.batch, self.settings.decode_tokens, self.settings.cuda_graphs)
-        self._generation = work if isinstance(work, _Generation) else None
+        work = work_of(phase, self.model, self.batch, self.settings.decode_tokens, self.settings.cuda_graphs)
+        self._generation = work if isinstance(work, Generation) else None
         return self._inference(work)
 
     def forget_work(self) -> None:
@@ -397,7 +396,7 @@ class _Contender:
     def measure_energy(self, phase: str, metric: str) -> None:
         """Records joules for 1,000 tokens, where the device counts them."""
         try:
-            with _around(phase, self.device, self.bfloat16):
+            with around(phase, self.device, self.bfloat16):
                 found = machine.joules(self.work(phase), self.device)
         except Exception as error:
             self.stop(phase, self.length, error.with_traceback(None))
@@ -412,217 +411,3 @@ class _Contender:
                 "generate": self.batch.size * self.settings.decode_tokens,
             }
             self.log(metric, 1000 * found / tokens[phase], self.length)
-
-
-# --- the work --------------------------------------------------------------------------------------------------------
-
-
-def random_batch(settings: Efficiency, length: int, generator: torch.Generator) -> Batch:
-    """Random tokens, no padding."""
-    shape = (3, settings.batch_at(length), length)
-    source, target_in, target = torch.randint(FIRST_SYMBOL, settings.vocabulary, shape, generator=generator)
-    return Batch(source, target_in, target, torch.full(shape[1:2], length))
-
-
-def first_tokens(batch: Batch) -> Tensor:
-    """(B,) what every target begins with."""
-    return torch.full((batch.size,), BOS, device=batch.source.device)
-
-
-def next_tokens(model: EncoderDecoder, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-    """The (B,) tokens that follow those of the last position, greedily, and the state after them."""
-    logits, state = model.step(tokens, state)
-    return logits.argmax(-1), state
-
-
-def _optimizer(model: EncoderDecoder) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-
-
-@contextmanager
-def inferring(device: torch.device, bfloat16: bool) -> Iterator[None]:
-    """Outside of training. Weights are cast to bfloat16 once in the outermost of such contexts.
-
-    In inference mode they would be cast at every call: torch casts once only what could have a gradient.
-    """
-    with (
-        torch.no_grad() if bfloat16 else torch.inference_mode(),
-        rounded(bfloat16),
-        torch.autocast(device.type, torch.bfloat16, enabled=bfloat16),
-    ):
-        yield
-
-
-def _train(
-    model: EncoderDecoder, optimizer: torch.optim.Optimizer, batch: Batch, bfloat16: bool, step: Update = update
-) -> None:
-    step(model, optimizer, batch, clip=1.0, label_smoothing=0.0, bfloat16=bfloat16)
-
-
-def _work(phase: str, model: EncoderDecoder, batch: Batch, tokens: int, cuda_graphs: bool = False) -> Work:
-    """What a phase repeats that is neither training nor a single step."""
-    match phase:
-        case "encode":
-            return partial(model.encode, batch.source, batch.source_lengths)
-        case "decode":
-            return _Decoding(model, batch)
-        case "generate":
-            return _Generation(
-                RecordedGeneration(model, batch, tokens) if cuda_graphs else partial(generate, model, batch, tokens)
-            )
-        case "generate_naive":
-            return _Generation(partial(generate_naively, model, batch, tokens))
-    raise ValueError(phase)
-
-
-class _Decoding:
-    """Teacher forcing: all target positions at once, from a memory that is made at the first call."""
-
-    def __init__(self, model: EncoderDecoder, batch: Batch) -> None:
-        self.model, self.batch = model, batch
-        self.memory: Memory | None = None
-
-    def __call__(self) -> None:
-        if self.memory is None:
-            self.memory = self.model.encode(self.batch.source, self.batch.source_lengths)
-        self.model.decoder(self.batch.target_in, self.memory)
-
-
-class _Token:
-    """One more token of every sequence, the first, from a state that is made at the first call."""
-
-    def __init__(self, model: EncoderDecoder, batch: Batch) -> None:
-        self.model, self.batch = model.eval(), batch
-        self.state: State | None = None
-
-    def __call__(self) -> None:
-        if self.state is None:
-            self.state = self.model.start(self.model.encode(self.batch.source, self.batch.source_lengths), 1)
-        next_tokens(self.model, first_tokens(self.batch), self.state)
-
-
-class _Generation:
-    """Generates whenever it is called, and keeps how long each step took."""
-
-    def __init__(self, generate: Callable[[], list[float]]) -> None:
-        self.generate = generate
-        self.steps: list[list[float]] = []  # seconds, call by call
-
-    def __call__(self) -> None:
-        self.steps.append(self.generate())
-
-
-def generate(model: EncoderDecoder, batch: Batch, tokens: int) -> list[float]:
-    """Greedy decoding of exactly so many tokens (random weights would end sequences at random): seconds of each."""
-    device = batch.source.device
-    state = model.start(model.encode(batch.source, batch.source_lengths), tokens)
-    last = first_tokens(batch)
-    steps = []
-    wait_for(device)
-    for _ in range(tokens):
-        begin = time.perf_counter()
-        last, state = next_tokens(model, last, state)
-        wait_for(device)  # as whoever looks for the end of a sequence does
-        steps.append(time.perf_counter() - begin)
-    return steps
-
-
-class RecordedGeneration:
-    """The same, recorded at the first call: first what precedes the steps, then each of them."""
-
-    def __init__(self, model: EncoderDecoder, batch: Batch, tokens: int) -> None:
-        """Raises ValueError where there is no GPU."""
-        self._model, self._batch, self._tokens = model, batch, tokens
-        self._recorder = GraphRecorder(batch.source.device)
-        self._recordings: list[Recording[tuple[State, Tensor]]] = []
-
-    def __call__(self) -> list[float]:
-        """Seconds of each step, as `generate` has them."""
-        if not self._recordings:
-            seconds = self._recorder.aside(partial(generate, self._model, self._batch, self._tokens))
-            self._record()
-            return seconds
-        device = self._batch.source.device
-        start, *steps = self._recordings
-        start.replay()
-        wait_for(device)
-        return [timed(step.replay, device) for step in steps]
-
-    def _record(self) -> None:
-        model, batch = self._model, self._batch
-
-        def start() -> tuple[State, Tensor]:
-            encoded = model.encode(batch.source, batch.source_lengths)
-            return model.start(encoded, self._tokens), first_tokens(batch)
-
-        def step() -> tuple[State, Tensor]:
-            token, after = next_tokens(model, last, state)
-            return after, token
-
-        self._recordings.append(self._recorder.record(start))
-        for _ in range(self._tokens):
-            state, last = self._recordings[-1].result
-            self._recordings.append(self._recorder.record(step))
-
-    @property
-    def written(self) -> Tensor:
-        """(B, tokens) of the last call but the first."""
-        return torch.stack([last for _, last in (step.result for step in self._recordings[1:])], dim=1)
-
-
-def generate_naively(model: EncoderDecoder, batch: Batch, tokens: int) -> list[float]:
-    """The same tokens, but each from a decoder that remembers nothing and reads all before it."""
-    device = batch.source.device
-    encoded = model.encode(batch.source, batch.source_lengths)
-    written = first_tokens(batch)[:, None]
-    steps = []
-    wait_for(device)
-    for _ in range(tokens):
-        begin = time.perf_counter()
-        last = model.decoder(written, encoded)[:, -1].argmax(-1)
-        written = torch.cat([written, last[:, None]], dim=1)
-        wait_for(device)
-        steps.append(time.perf_counter() - begin)
-    return steps
-
-
-def train_anew(config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool) -> None:
-    """Builds a model and trains it for two steps: from the second on there is the optimiser's state."""
-    model = build(config, dimensions(settings)).to(device)
-    batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
-    optimizer = _optimizer(model)
-    for _ in range(2):
-        _train(model, optimizer, batch, bfloat16)
-
-
-def infer_anew(
-    phase: str, config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool
-) -> None:
-    """Builds a model and does a phase of inference with it; before teacher forcing the source is encoded."""
-    model = build(config, dimensions(settings)).to(device).eval()
-    batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
-    with inferring(device, bfloat16):
-        _work(phase, model, batch, settings.decode_tokens)()
-
-
-def launches_anew(
-    wanted: Sequence[tuple[ModelConfig, str]], settings: Efficiency, length: int, device: torch.device, bfloat16: bool
-) -> dict[tuple[ModelConfig, str], int]:
-    """Builds models, and counts the launches of a phase of `schema.SWEEP_LAUNCHES` of each, after a call left out.
-
-    What there is no memory for is left out.
-    """
-    found = {}
-    for config, phase in wanted:
-        try:
-            model = build(config, dimensions(settings)).to(device)
-            batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
-            training = partial(_train, model, _optimizer(model), batch, bfloat16)
-            work: Work = training if phase == "train_step" else _Token(model, batch)
-            with _around(phase, device, bfloat16):
-                work()
-                found[config, phase] = launches(work, device)
-        except Exception as error:
-            if not memory.is_out_of_memory(error):
-                raise
-    return found

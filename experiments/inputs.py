@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from experiments import efficiency
+from experiments import phases
 from experiments.config import GradientsRun, LearnRun, ProfileRun, Run
 from experiments.data import TaskData
 from experiments.tasks import Task
@@ -46,7 +46,7 @@ def sized_model(run: Run, data_root: Path | None) -> tuple[ModelConfig, Dimensio
     if isinstance(run, LearnRun | GradientsRun | ProfileRun):
         dimensions = run.task.dimensions or load_task(run.task, data_root).dimensions
     else:
-        dimensions = efficiency.dimensions(run.efficiency)
+        dimensions = phases.dimensions(run.efficiency)
     config = run.model.config
     with countable(ModelError if run.budget is None else BudgetError):
         if run.budget is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from experiments import efficiency, graphs
+from experiments import graphs, phases
 from experiments.graphs import Recording
 
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 def simulate(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on, to the end of the test, recordings are simulated."""
-    for module in (graphs, efficiency):
+    for module in (graphs, phases):
         monkeypatch.setattr(module, "GraphRecorder", Simulated)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments import efficiency, memory, profiling, schema, timing
+from experiments import efficiency, memory, phases, profiling, schema, timing
 from experiments.config import Efficiency
 from experiments.data import Batch
 from experiments.efficiency import Subject
@@ -206,7 +206,7 @@ def test_a_step_for_which_there_is_no_memory_is_not_tried(monkeypatch: pytest.Mo
     """The process that measures memory says so, and nothing is timed."""
 
     def peak(rehearsal: Any, work: Any, device: torch.device) -> float:
-        if work.func is efficiency.train_anew:
+        if work.func is phases.train_anew:
             raise MemoryError("no room")
         return 5.0
 
@@ -282,7 +282,7 @@ def test_an_interrupted_sweep_goes_on_at_the_length_where_it_was(monkeypatch: py
     kept = [Kept(), Kept()]
     with monkeypatch.context() as context:
         context.setattr(TransformerDecoder, "step", step)
-        context.setattr(efficiency, "generate_naively", generate_naively)
+        context.setattr(phases, "generate_naively", generate_naively)
         with pytest.raises(Stop):
             measured([LSTM, SINUSOIDAL], settings, at(2), kept=kept)
     (lstm, transformer), (fine, error) = measured([LSTM, SINUSOIDAL], settings, kept=kept)
@@ -325,8 +325,8 @@ def test_peak_memory_sees_what_a_step_holds() -> None:
 
     def peak(tokens: int) -> float:
         settings = Efficiency(lengths=(10,), tokens_per_batch=2 * tokens, vocabulary=vocabulary)
-        work = partial(efficiency.train_anew, small, settings, 10, CPU, False)
-        rehearsal = partial(efficiency.train_anew, small, settings.model_copy(update={"batch_size": 1}), 1, CPU, False)
+        work = partial(phases.train_anew, small, settings, 10, CPU, False)
+        rehearsal = partial(phases.train_anew, small, settings.model_copy(update={"batch_size": 1}), 1, CPU, False)
         found = memory.peak(rehearsal, work, CPU)
         assert found is not None
         return found
@@ -357,8 +357,8 @@ def test_what_is_done_for_its_memory_is_the_phase(phase: str, monkeypatch: pytes
         model.decoder.register_forward_hook(lambda *_: called.append("decode"))
         return Spy(model.encoder, model.decoder)
 
-    monkeypatch.setattr(efficiency, "build", spied)
-    efficiency.infer_anew(phase, SINUSOIDAL, SETTINGS, 4, CPU, False)
+    monkeypatch.setattr(phases, "build", spied)
+    phases.infer_anew(phase, SINUSOIDAL, SETTINGS, 4, CPU, False)
     expected = {"encode": ["encode"], "decode": ["encode", "decode"], "generate": ["encode", *["step"] * 4]}
     assert called == expected[phase]
 
@@ -386,7 +386,7 @@ def test_launches_are_of_one_training_step_and_of_one_token(monkeypatch: pytest.
     monkeypatch.setattr(profiling, "_LAUNCHES", ("aten::embedding",))
     wanted: list[tuple[ModelConfig, str]]
     wanted = [(SINUSOIDAL, "train_step"), (SINUSOIDAL, "generate"), (replace(LSTM, hidden_size=10**9), "generate")]
-    found = efficiency.launches_anew(wanted, SETTINGS, 4, CPU, False)
+    found = phases.launches_anew(wanted, SETTINGS, 4, CPU, False)
     assert found == {wanted[0]: 2, wanted[1]: 1}  # for the last there is no memory
 
 

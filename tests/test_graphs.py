@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -14,10 +14,11 @@ from model_settings import dimensions_of, sized, source_of, target_of
 from simulated_graphs import Simulated, simulate
 from torch import Tensor
 
-from experiments import efficiency, graphs
+from experiments import efficiency, graphs, phases
 from experiments.config import Efficiency, Training
 from experiments.data import Batch
 from experiments.graphs import GraphRecorder, RecordedUpdate, Recording
+from experiments.timing import timed
 from experiments.training import Update, optimizer_for, update
 from models.config import LSTMConfig, ModelConfig, TransformerConfig
 from models.decoding import greedy
@@ -141,8 +142,8 @@ def test_a_recorded_generation_is_that_of_greedy_decoding(
     model = built(config, device).eval()
     model.decoder.output.bias.data[[EOS, PAD]] = -1e9  # nothing ends early
     first, second = batches(config, device, [(6, False), (6, False)])
-    with efficiency.inferring(device, bfloat16):
-        generation = efficiency.RecordedGeneration(model, first, 10)
+    with phases.inferring(device, bfloat16):
+        generation = phases.RecordedGeneration(model, first, 10)
         assert len(generation()) == 10
         first.source.copy_(second.source)
         assert len(generation()) == 10
@@ -154,7 +155,7 @@ def test_a_recorded_generation_is_that_of_greedy_decoding(
 def test_a_recorded_sweep_has_every_phase(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training steps and generation are replayed, and nothing else is recorded."""
     recorded: list[int] = []
-    recorder = efficiency.GraphRecorder
+    recorder = phases.GraphRecorder
     record = recorder.record
 
     def counting(self: Any, work: Callable[[], Result]) -> Recording[Result]:
@@ -162,9 +163,12 @@ def test_a_recorded_sweep_has_every_phase(device: torch.device, monkeypatch: pyt
         return record(self, work)
 
     monkeypatch.setattr(recorder, "record", counting)
-    settings = Efficiency(
-        lengths=(4,), batch_size=2, decode_tokens=3, repeats=2, seconds_per_point=0.2, cuda_graphs=True
-    )
+    settings = Efficiency(lengths=(4,), batch_size=2, decode_tokens=3, cuda_graphs=True)
+
+    def thrice(works: Mapping[Any, Callable[[], object]], *_: object) -> dict[Any, list[float]]:
+        return {key: [timed(work, device) for _ in range(3)] for key, work in works.items()}
+
+    monkeypatch.setattr(efficiency, "interleaved", thrice)
     config = MODELS[2]
     points: dict[str, float] = {}
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from analysis import scaling
-from experiments import efficiency, evaluation, memory, profiling, training
+from experiments import efficiency, evaluation, memory, phases, profiling, training
 from experiments.attempts import Checkpoints, Place
 from experiments.config import Efficiency, Training
 from experiments.environment import hardware, prepare_process, rounded
@@ -307,20 +307,20 @@ def decoding_rows(device: torch.device) -> Iterator[Row]:
                 num_beams=1,
                 do_sample=False,
             )
-            with efficiency.inferring(device, on_gpu(device)):
+            with phases.inferring(device, on_gpu(device)):
                 assert cached().shape[1] == generate().shape[1] - 1 == TOKENS
                 own, barts = medians(device, cached, generate, rounds=5)
             yield ratio("Transformer cached greedy decoding / BART", f"d {size}, batch {batch}", bar, barts, own)
-        plain = efficiency.random_batch(Efficiency(lengths=(32,), batch_size=BATCH), 32, torch.Generator()).to(device)
-        with efficiency.inferring(device, on_gpu(device)):
-            own, naive = medians(device, cached, partial(efficiency.generate_naively, model, plain, TOKENS), rounds=3)
+        plain = phases.random_batch(Efficiency(lengths=(32,), batch_size=BATCH), 32, torch.Generator()).to(device)
+        with phases.inferring(device, on_gpu(device)):
+            own, naive = medians(device, cached, partial(phases.generate_naively, model, plain, TOKENS), rounds=3)
         yield ratio("Transformer cached / naive decoding", f"d {size}, batch {BATCH}", 15.0, naive, own)
 
 
 def step_rows(device: torch.device) -> Iterator[Row]:
     for size in SIZES:
         model, bare = ours(lstm_config(size), device).eval(), BareLSTM(size).to(device).eval()
-        with efficiency.inferring(device, on_gpu(device)):
+        with phases.inferring(device, on_gpu(device)):
             start = model.start(model.encode(tokens(1, 32, device=device)), TOKENS)
         token = tokens(1, device=device)
 
@@ -334,7 +334,7 @@ def step_rows(device: torch.device) -> Iterator[Row]:
             for _ in range(TOKENS):
                 _, state = bare.step(token, state)
 
-        with efficiency.inferring(device, on_gpu(device)):
+        with phases.inferring(device, on_gpu(device)):
             own, bares = medians(device, own_steps, bare_steps)
         yield ratio("LSTM step / stepping nn.LSTM", f"d {size}, batch 1", 3.0, bares, own)
 
@@ -347,7 +347,7 @@ def memory_rows(device: torch.device) -> Iterator[Row]:
         peaks = []
         for length in lengths:
             rehearsal, work = (
-                partial(efficiency.train_anew, config, settings, one, device, on_gpu(device)) for one in (1, length)
+                partial(phases.train_anew, config, settings, one, device, on_gpu(device)) for one in (1, length)
             )
             found = memory.peak(rehearsal, work, device)
             assert found is not None
@@ -385,7 +385,7 @@ def launch_rows(device: torch.device) -> Iterator[Row]:
         model = ours(config, device).eval()
         model.decoder.output.bias.data[EOS] = -1e9
         decode = decoding(model, tokens(BATCH, length, device=device), torch.full((BATCH,), length))
-        with efficiency.inferring(device, on_gpu(device)):
+        with phases.inferring(device, on_gpu(device)):
             decode()  # casts the weights
             launched = profiling.launches(decode, device) / TOKENS
         yield Row(f"{name}: launches of a decoded token", f"{where}, {TOKENS} tokens", "", launched, True)
@@ -396,7 +396,7 @@ def graph_rows(device: torch.device) -> Iterator[Row]:
     if not on_gpu(device):
         return
     length = LENGTHS[0]
-    batch = efficiency.random_batch(Efficiency(lengths=(length,), batch_size=BATCH), length, torch.Generator())
+    batch = phases.random_batch(Efficiency(lengths=(length,), batch_size=BATCH), length, torch.Generator())
     batch = batch.to(device)
     for name, config in small_configs().items():
         works = []
@@ -408,9 +408,9 @@ def graph_rows(device: torch.device) -> Iterator[Row]:
         where = f"d {SIZES[0]}, length {length}"
         yield Row(f"{name}: training step / recorded", where, "", plain / recorded, True)
         model = ours(config, device).eval()
-        one_by_one = partial(efficiency.generate, model, batch, TOKENS)
-        with efficiency.inferring(device, bfloat16=True):
-            plain, recorded = medians(device, one_by_one, efficiency.RecordedGeneration(model, batch, TOKENS))
+        one_by_one = partial(phases.generate, model, batch, TOKENS)
+        with phases.inferring(device, bfloat16=True):
+            plain, recorded = medians(device, one_by_one, phases.RecordedGeneration(model, batch, TOKENS))
         yield Row(f"{name}: decoding / recorded", f"{where}, {TOKENS} tokens", "", plain / recorded, True)
 
 

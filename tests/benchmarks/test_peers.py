@@ -14,7 +14,7 @@ from simulated_graphs import simulate
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments import efficiency, evaluation
+from experiments import evaluation, phases
 from experiments.data import TaskData
 from models.interface import EncoderDecoder
 
@@ -97,7 +97,7 @@ def test_weights_are_cast_before_what_is_timed(monkeypatch: pytest.MonkeyPatch) 
     assert [again for _, again in counts] == [0, 0]
     assert min(first for first, _ in counts) > 0
     model = peers.ours(peers.transformer_config(8), CPU).eval()
-    with efficiency.inferring(CPU, bfloat16=True):
+    with phases.inferring(CPU, bfloat16=True):
         repeated(CPU, peers.decoding(model, peers.tokens(2, 5, device=CPU), torch.full((2,), 5)))
     assert counts[-1][0] > 0
     assert counts[-1][1] == 0
