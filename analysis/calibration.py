@@ -6,6 +6,7 @@ by the same functions. ``python -m analysis.calibration`` prints the table that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,7 +16,7 @@ import pandas as pd
 
 from analysis import scaling
 from analysis.claims.rules import ACCURACY_MARGIN, LEAST_SEEDS, Rule, Sample, Verdict, pooled
-from analysis.statistics import bca, student
+from analysis.statistics import Interval, bca, student
 from analysis.statistics.student import Floats
 
 TASKS = 4
@@ -78,20 +79,26 @@ def _scores(scenario: Scenario, ahead: float, rng: np.random.Generator) -> Float
     return 0.6 + ahead - spread * (rng.exponential(size=n) - 1.0)  # a long tail of bad seeds
 
 
-def trial(scenario: Scenario, rng: np.random.Generator, *, bootstrap: bool = False) -> dict[str, bool]:
-    """One synthetic grid: whether the interval covers the truth, whether the verdict is wrong, whether it decides."""
+def trial(scenario: Scenario, rng: np.random.Generator, *, bootstrap: bool = False) -> dict[str, float]:
+    """One synthetic grid: whether the interval covers the truth, whether the verdict is wrong, whether it decides.
+
+    Each 1 or 0; where there is no interval (a task with one seed), whether it covers is NaN.
+    """
     differences = [task for task in draw(scenario, rng) if len(task)]
     interval = student(differences).interval
     ruling = pooled([Sample(f"task {i}", values) for i, values in enumerate(differences)], RULE)
     found = {
-        "covered": bool(interval.low <= scenario.truth <= interval.high) if interval.known else True,
-        "wrong": ruling.verdict not in scenario.right,
-        "decided": ruling.verdict is not Verdict.UNDECIDED,
+        "covered": _covers(interval, scenario.truth),
+        "wrong": float(ruling.verdict not in scenario.right),
+        "decided": float(ruling.verdict is not Verdict.UNDECIDED),
     }
     if bootstrap:
-        other = bca(differences, _mean_of_means, rng)
-        found["covered by BCa"] = bool(other.low <= scenario.truth <= other.high) if other.known else True
+        found["covered by BCa"] = _covers(bca(differences, _mean_of_means, rng), scenario.truth)
     return found
+
+
+def _covers(interval: Interval, truth: float) -> float:
+    return float(interval.low <= truth <= interval.high) if interval.known else math.nan
 
 
 def _mean_of_means(*samples: Floats, axis: int = -1) -> Floats:
@@ -103,6 +110,7 @@ def simulate(each: int, rng: np.random.Generator, *, bootstrap: bool = False) ->
 
     Returns:
         A row a scenario: its attributes, `grids`, and the shares `covered`, `wrong`, `decided` (and `covered by BCa`).
+        Those covered are of the grids that have an interval.
     """
     rows = []
     for scenario in scenarios():

@@ -1,5 +1,7 @@
 """A thousand synthetic grids with a known truth: intervals cover as often as they say, and verdicts err as seldom."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,3 +59,21 @@ def test_intervals_of_exponents_and_crossovers_cover() -> None:
     assert found.groupby("seeds")[["exponent", "crossing"]].mean().to_numpy().min() >= 0.93
     assert found.groupby("noise")[["exponent", "crossing"]].mean().to_numpy().min() >= 0.92
     assert found[["exponent", "crossing"]].to_numpy().mean() <= 0.985  # nor are they so wide that they say nothing
+
+
+def test_a_grid_without_an_interval_covers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two seeds with missing runs many a grid has a task with one: the share covered is that of the others."""
+    rng = np.random.default_rng(3)
+    alone = calibration.trial(calibration.Scenario("none", 1, "normal", missing=False), rng, bootstrap=True)
+    assert math.isnan(alone["covered"])
+    assert math.isnan(alone["covered by BCa"])
+    few = calibration.Scenario("none", 2, "normal", missing=True)
+    known = np.array([calibration.trial(few, np.random.default_rng(i))["covered"] for i in range(200)])
+    drawn = [calibration.draw(few, np.random.default_rng(i)) for i in range(200)]
+    fewest = np.array([min(len(task) for task in grid if len(task)) for grid in drawn])
+    assert 20 < (fewest == 1).sum() < 180
+    np.testing.assert_array_equal(np.isnan(known), fewest == 1)
+    monkeypatch.setattr(calibration, "scenarios", lambda: iter([few]))
+    monkeypatch.setattr(calibration, "trial", lambda _, rng, **__: {"covered": next(answers)})
+    answers = iter([1.0, math.nan, 0.0, math.nan])
+    assert calibration.simulate(4, rng)["covered"].item() == 0.5
