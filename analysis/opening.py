@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import claims, drawing, plots, published, variants
+from analysis import claims, drawing, plots, published, units, variants
 from analysis.missing import as_table, missing
 from analysis.runs import each
 from analysis.sources import described, fetch
@@ -135,7 +135,8 @@ def _sources(tables: Mapping[Path, dict[str, Any]]) -> Iterator[str]:
     places: dict[str, list[tuple[str, ...]]] = {}
     for file, entry in tables.items():
         place = f"{entry['hardware']}, {', '.join(entry['versions'])}"
-        minutes = f"{entry['wall_seconds'] / 60:,.0f}"
+        seconds = entry["wall_seconds"]  # None where no run says how long it took
+        minutes = units.MISSING if seconds is None else f"{seconds / 60:,.0f}"
         row = (file.stem, _quoted(entry["commands"]), f"{entry['runs']:,}", entry["last"], minutes)
         places.setdefault(place, []).append(row)
     header = ("grid", "command", "runs", "last run", "minutes in which it ran")
