@@ -194,3 +194,27 @@ def test_nothing_measured_is_said_so() -> None:
     found = checks(run_rows(s.LEARN, "recall", "lstm", 0, []))
     assert {check.outcome for check in found.values()} == {Outcome.NOT_MEASURED}
     assert all(check.source and check.differs for check in found.values())
+
+
+def test_an_order_is_one_of_models_of_a_size() -> None:
+    """Tasks of which either model is off its budget, or whose models have budgets of their own."""
+    scores, longer = (
+        {"lstm": around(0.99), "transformer": around(0.99)},
+        {"lstm": around(0.9), "transformer": around(0.5)},
+    )
+    for task, id_ in (("reverse", "6.4"), ("parity_check", "6.5"), ("associative_recall", "6.6")):
+        rows = task_rows(task, scores, longer=longer)
+        name = "transformer" if id_ == "6.6" else "lstm"
+        assert checks(rows)[f"{id_}.{task}.{name}"].outcome is not Outcome.NOT_MEASURED
+        for metric, value, why in (
+            (s.BUDGET, 300_000, "the models differ in size"),
+            (s.MATCH_ERROR, 0.2, "+20.0% off"),
+        ):
+            other = [
+                row | {"value": value} if (row["model"], row["metric"]) == ("transformer", metric) else row
+                for row in rows
+            ]
+            found = checks(other)[f"{id_}.{task}.{name}"]
+            assert (found.outcome, found.runs, found.ours.n) == (Outcome.NOT_MEASURED, (), 0)
+            assert math.isnan(found.ours.estimate)
+            assert why in found.what
