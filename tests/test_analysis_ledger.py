@@ -682,3 +682,19 @@ def test_no_verdict_depends_on_the_order_of_the_runs() -> None:
     parts = [recall("recall", 0.4, 0.9), recall("copy", 0.9, 0.5), beyond("parity", s.REGULAR, 0.99, 0.55)]
     found = [[(one.verdict, one.p) for one in claims.ledger(table(*order))] for order in itertools.permutations(parts)]
     assert all(str(one) == str(found[0]) for one in found)
+
+
+def test_growth_is_said_with_the_lengths_it_is_of() -> None:
+    """Not with those at which the quadratic part shows: attention has half of the operations from 256 on."""
+    rows = sweep_rows(times((1e-3, 0.1), (1e-3, 0.9)), noise=1e-6)
+    shares = [
+        row | {"metric": s.ATTENTION_SHARE, "value": 0.1 if row["at"] < 256 else 0.5}
+        for row in rows
+        if (row["model"], row["metric"]) == ("transformer", s.BATCH_SIZE)
+    ]
+    start = (
+        "at the same number of tokens per batch, the exponent of the LSTM's time against the length minus that of the"
+    )
+    numbers = "-0.80 [-0.80, -0.80] (a training step) and -0.80 [-0.80, -0.80] (encoding)"
+    assert entry(table(rows), "1.1").clause == f"{start} Transformer's is from length 32 to 512 {numbers}"
+    assert entry(table(rows, shares), "1.1").clause == f"{start} Transformer's is from length 32 to 128 {numbers}"

@@ -132,10 +132,13 @@ def runs_of(sweep: Sweep, *bases: str) -> tuple[str, ...]:
     return tuple(sweep.rows.loc[sweep.rows["model"].isin(labels), "run_id"].unique())
 
 
-def exponent_difference(sweep: Sweep, first: str, second: str, metric: str) -> Student | None:
-    """Exponent of the first model's curve minus that of the second's; None with fewer than three common lengths.
+def exponent_difference(
+    sweep: Sweep, first: str, second: str, metric: str
+) -> tuple[Student, tuple[float, float]] | None:
+    """Exponent of the first model's curve minus that of the second's, and between which lengths.
 
     Only lengths count at which the second model's attention is under 20 % of its operations, where these are tracked.
+    None with fewer than three of them that both have.
     """
     pair = sweep.pair(first, second, metric)
     if pair is None:
@@ -143,15 +146,15 @@ def exponent_difference(sweep: Sweep, first: str, second: str, metric: str) -> S
     lengths = [at for at in map(float, pair[0].columns) if at not in _quadratic(sweep, second)]
     if len(lengths) < LEAST_LENGTHS:
         return None
-    a, b = pair[0][lengths], pair[1][lengths]
+    a, b, ends = pair[0][lengths], pair[1][lengths], (lengths[0], lengths[-1])
     if len(a) > 1:
-        return student([exponents(a) - exponents(b)])
+        return student([exponents(a) - exponents(b)]), ends
     estimate = float((exponents(a) - exponents(b))[0])
     errors = [[_error(sweep, base, metric, at) for at in lengths] for base in (first, second)]
     error = math.hypot(*(slope_error(lengths, one) for one in errors))
     if math.isnan(error):
-        return Student(estimate, math.nan, math.nan, 1)
-    return Student(estimate, error, _MANY, LEAST_REPEATS)
+        return Student(estimate, math.nan, math.nan, 1), ends
+    return Student(estimate, error, _MANY, LEAST_REPEATS), ends
 
 
 def exponent_of(sweep: Sweep, base: str, metric: str, *, upper_half: bool = False) -> Student | None:

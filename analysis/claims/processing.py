@@ -61,25 +61,27 @@ def decide_growth(evidence: pd.DataFrame) -> Decision | NotDecided:
     among = [sweep for sweep in among if sweep.fixed_tokens]
     for sweep in among:
         for metric in (schema.TRAIN_STEP_SECONDS, schema.ENCODE_SECONDS):
-            effect = exponent_difference(sweep, LSTM, TRANSFORMER, metric)
-            if effect is None:
+            found = exponent_difference(sweep, LSTM, TRANSFORMER, metric)
+            if found is None:
                 continue
+            effect, (shortest, longest) = found
             verdict, p = _ruled(effect, GROWTH)
             where = f"{WORK[metric]}, {sweep.where}"
             if verdict is Verdict.SUPPORTED and effect.estimate < CLEAR_GROWTH:
                 verdict, p = Verdict.UNDECIDED, math.nan
                 unclear.append(f"{where}: above {EXPONENT_MARGIN:g}, but no clear {CLEAR_GROWTH:g}")
             parts.append(Part(where, effect, verdict, p, runs_of(sweep, LSTM, TRANSFORMER)))
-            exponent = f"{units.EXPONENT.interval(effect.interval)} ({WORK[metric]})"
-            said.setdefault(on_which(sweep, among), []).append(exponent)
+            exponent = f"{EXPONENT.said(effect.interval)} ({WORK[metric]})"
+            place = f"{on_which(sweep, among)}from length {shortest:,.0f} to {longest:,.0f}"
+            said.setdefault(place, []).append(exponent)
     if not parts:
         return NotDecided(left_out)
     ruling = together(parts)
     if ruling.verdict is Verdict.UNDECIDED and unclear:
         ruling = replace(ruling, condition="; ".join(filter(None, (ruling.condition, *unclear))))
-    numbers = ", ".join(f"{where}{' and '.join(same)}" for where, same in said.items())
-    clause = f"with the length the LSTM's time grows by an exponent {numbers} above the Transformer's"
-    return Decision(ruling, f"at the same number of tokens per batch, {clause}", left_out)
+    numbers = ", ".join(f"{place} {' and '.join(same)}" for place, same in said.items())
+    clause = "the exponent of the LSTM's time against the length minus that of the Transformer's is"
+    return Decision(ruling, f"at the same number of tokens per batch, {clause} {numbers}", left_out)
 
 
 def _ruled(effect: Student, rule: Rule) -> tuple[Verdict, float]:
