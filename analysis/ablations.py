@@ -32,7 +32,8 @@ def effects(runs: pd.DataFrame) -> pd.DataFrame:
     """What every variant lacks against the full model of its family, on each task and pooled over tasks.
 
     Only runs that passed the gates count. A task on which the full model is not trained (`Contest.untrained`) does not
-    enter the pooled number, which is the mean over tasks of the mean over seeds.
+    enter the pooled number, which is the mean over tasks of the mean over seeds; several settings of a task weigh
+    together as one.
 
     Returns:
         A row per grid, variant, task and split ("test"; "longer" where the task has it). After these, for each split, a
@@ -77,7 +78,7 @@ def variants(runs: pd.DataFrame) -> dict[str, dict[str, list[str]]]:
 
 def _effects(tasks: Sequence[Contest], full: str, variant: str) -> Iterator[dict[str, Any]]:
     same = {"change": change(full, variant)}
-    pools: dict[tuple[str, str], list[tuple[dict[str, Any], np.ndarray]]] = {}  # by split and unit
+    pools: dict[tuple[str, str], list[tuple[dict[str, Any], str, np.ndarray]]] = {}  # by split and unit
     for task in tasks:
         trained = not task.untrained(_scores(task, full, schema.TEST).mean())
         for split in (schema.TEST, schema.LONGER):
@@ -85,14 +86,15 @@ def _effects(tasks: Sequence[Contest], full: str, variant: str) -> Iterator[dict
                 lost = gaps(task, full, variant, split)
                 labels = same | {"task": task.name, "split": split, "headline": task.headline, "trained": trained}
                 yield labels | {"tasks": int(len(lost) > 0), "of_tasks": 1} | vars(statistics.mean(lost))
-                pools.setdefault((split, task.quantity.unit), []).append((labels, lost))
+                pools.setdefault((split, task.quantity.unit), []).append((labels, task.family, lost))
     for (split, _), pool in sorted(pools.items(), key=lambda item: item[0][0] != schema.TEST):
-        counting = [lost for labels, lost in pool if labels["trained"]]
-        measured = [lost for lost in counting if len(lost)]
-        headline = ", ".join(dict.fromkeys(labels["headline"] for labels, _ in pool))
+        counting = [(lost, of) for labels, of, lost in pool if labels["trained"]]
+        measured = [(lost, of) for lost, of in counting if len(lost)]
+        headline = ", ".join(dict.fromkeys(labels["headline"] for labels, *_ in pool))
         labels = same | {"task": "", "split": split, "headline": headline, "trained": True}
         counts = {"tasks": len(measured), "of_tasks": len(counting)}
-        yield labels | counts | vars(statistics.stratified_mean(measured))
+        mean = statistics.stratified_mean([lost for lost, _ in measured], [of for _, of in measured])
+        yield labels | counts | vars(mean)
 
 
 def _scores(task: Contest, label: str, split: str) -> pd.Series:

@@ -186,6 +186,11 @@ class Contest:
         return by_model_and_metric(self.rows)
 
     @property
+    def family(self) -> str:
+        """Name of the task without its settings, several of which are one task to a claim."""
+        return family(self.task)
+
+    @property
     def quantity(self) -> units.Quantity:
         """How the headline is written."""
         return units.of(self.headline)

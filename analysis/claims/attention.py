@@ -68,16 +68,17 @@ def decide_gap_closed(evidence: pd.DataFrame) -> Decision | NotDecided:
         else:
             lstm, attention, transformer = found
             half = (attention - lstm) - HALF * (transformer - lstm)
-            samples.append(Sample(contest.name, half, contest.runs_of(*labels), statistics.gap_closed(*found)))
-            scores.append(found)
+            share = statistics.gap_closed(*found)
+            samples.append(Sample(contest.name, half, contest.runs_of(*labels), share, contest.family))
+            scores.append((found, contest.family))
     if not samples:
         return NotDecided(tuple(left_out))
     ruling = pooled(samples, _BEYOND_HALF)
-    enough = [found for found in scores if len(found[0]) >= LEAST_SEEDS] or scores
-    share = statistics.pooled_gap_closed(enough)
+    enough = [one for one in scores if len(one[0][0]) >= LEAST_SEEDS] or scores
+    share = statistics.pooled_gap_closed(*zip(*enough, strict=True))
     clause = (
         f"attention closes {units.SHARE.said(share)} of the gap between the LSTM and the Transformer"
-        f" on {tasks_count(len(enough))}"
+        f" on {tasks_count(ruling.counting)}"
     )
     return Decision(ruling, clause, tuple(left_out), share)
 

@@ -59,7 +59,7 @@ def decide_component(evidence: pd.DataFrame, full: str, variant: str) -> Decisio
         elif reason := contest.unmatched(full, variant):
             left_out.append(not_matched(contest.name, reason))
         else:
-            samples.append(Sample(contest.name, gaps, contest.runs_of(full, variant)))
+            samples.append(Sample(contest.name, gaps, contest.runs_of(full, variant), task=contest.family))
     if not samples:
         return NotDecided(tuple(left_out))
     ruling = pooled(samples, MATTERS, each=True)

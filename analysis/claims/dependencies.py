@@ -78,7 +78,8 @@ def in_range_gap(contest: Contest, kind: str, first: str, second: str) -> Gap | 
             percent = contest.quantity.number(easiest[1])
             return Gap(None, not_trained(str(label), contest.name, percent, f"at {axis} {easiest[0]:g} already"))
     gap = contest.quantity.direction * (a - b)
-    return Gap(Sample(f"{contest.name}, {axis} {at:g}", gap, contest.runs_of(labels[0], labels[1])))
+    runs = contest.runs_of(labels[0], labels[1])
+    return Gap(Sample(f"{contest.name}, {axis} {at:g}", gap, runs, task=contest.family))
 
 
 def _decide_in_range(evidence: pd.DataFrame, kind: str, words: str) -> Decision | NotDecided:
@@ -133,7 +134,7 @@ def out_of_range_gaps(contest: Contest) -> Iterator[tuple[str, Gap]]:
         a, b = contest.over_lengths(label, lstm)
         gap = contest.quantity.direction * (a - b).dropna().to_numpy(dtype=float)
         if len(gap):
-            yield label, Gap(Sample(contest.name, gap, contest.runs_of(label, lstm)))
+            yield label, Gap(Sample(contest.name, gap, contest.runs_of(label, lstm), task=contest.family))
 
 
 def decide_length(evidence: pd.DataFrame) -> Decision | NotDecided:

@@ -148,7 +148,7 @@ def decide_equal_cost(evidence: pd.DataFrame) -> Decision | NotDecided:
                 left_out.append(LeftOut(f"{name} of several machines", sentence))
                 continue
             for quartile, gaps in equal_cost(contest, transformer, lstm, clock).items():
-                sample = Sample(contest.name, gaps, contest.runs_of(transformer, lstm))
+                sample = Sample(contest.name, gaps, contest.runs_of(transformer, lstm), task=contest.family)
                 samples.setdefault(_place(quartile, name), []).append(sample)
     if not samples:
         return NotDecided(tuple(left_out))
@@ -172,8 +172,9 @@ def _place(quartile: float, clock: str) -> str:
 
 def _lead_at(quartile: float, ruling: Ruling) -> str:
     """``"+7.5 points [+6.2, +8.8] at 100% (6 tasks)"``; "" where no task has five seeds."""
-    counting = sum(part.enough for part in ruling.parts)
-    return f"{POINTS.said(ruling.effect.interval)} at {quartile:.0%} ({tasks_count(counting)})" if counting else ""
+    if not any(part.enough for part in ruling.parts):
+        return ""
+    return f"{POINTS.said(ruling.effect.interval)} at {quartile:.0%} ({tasks_count(ruling.counting)})"
 
 
 def equal_cost(contest: Contest, first: str, second: str, clock: str) -> dict[float, np.ndarray]:

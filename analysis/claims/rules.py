@@ -71,6 +71,7 @@ class Part:
     p: float
     runs: tuple[str, ...] = ()
     shown: Interval | None = None
+    task: str = ""  # of which this is a setting; else the part stands for itself
 
     @property
     def enough(self) -> bool:
@@ -95,14 +96,16 @@ class Ruling:
 
     @property
     def counting(self) -> int:
-        """Number of parts that have seeds enough; of all where none has."""
-        return sum(part.enough for part in self.parts) or len(self.parts)
+        """Number of tasks (pieces of hardware, …) that have seeds enough; of all where none has."""
+        counting = [part for part in self.parts if part.enough] or self.parts
+        return len({part.task or part.where for part in counting})
 
 
 @dataclass(frozen=True)
 class Sample:
     """Differences of one task (or logarithms of ratios on one piece of hardware), one per seed, and their runs.
 
+    `task` is the name of the task without its settings, which several samples may share; "" where it is `where`.
     `shown` is the task's number where it is not the mean of the differences (a share of a gap).
     """
 
@@ -110,19 +113,21 @@ class Sample:
     differences: ArrayLike
     runs: tuple[str, ...] = ()
     shown: Interval | None = None
+    task: str = ""
 
 
 def part(sample: Sample, rule: Rule, least: int = LEAST_SEEDS) -> Part:
     """The verdict on one sample; undecided with fewer than `least` values."""
     effect = student([sample.differences])
     verdict, p = rule.side(effect) if effect.n >= least else (Verdict.UNDECIDED, math.nan)
-    return Part(sample.where, effect, verdict, p, sample.runs, sample.shown)
+    return Part(sample.where, effect, verdict, p, sample.runs, sample.shown, sample.task or sample.where)
 
 
 def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False, each: bool = False) -> Ruling:
     """A claim on several tasks of the same kind: what the mean over tasks says; undecided where there is none.
 
-    Tasks with fewer than five seeds are shown and do not count. Where the pooled interval decides nothing, or supports
+    Several settings of a task weigh together as one task. What has fewer than five seeds is shown and does not count.
+    Where the pooled interval decides nothing, or supports
     without a majority of the tasks, tasks that are decided on both sides make the claim conditional on the task.
 
     Args:
@@ -132,18 +137,23 @@ def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False, eac
         each: whether the claim is one on each task: then these make it conditional whatever their mean says.
     """
     parts = tuple(part(sample, rule) for sample in samples)
-    counting = [sample.differences for sample, found in zip(samples, parts, strict=True) if found.enough]
-    effect = student(counting or [sample.differences for sample in samples])
-    if not counting:
+    if not any(one.enough for one in parts):
+        effect = student([sample.differences for sample in samples], [one.task for one in parts])
         return Ruling(Verdict.UNDECIDED, effect, math.nan, "", parts)
+    counting = [one for one in parts if one.enough]
+    tasks = [one.task for one in counting]
+    strata = [sample.differences for sample, one in zip(samples, parts, strict=True) if one.enough]
+    effect = student(strata, tasks)
     verdict, p = rule.side(effect)
     holds = [one for one in parts if one.verdict is Verdict.SUPPORTED]
     fails = [one for one in parts if one.verdict in (Verdict.REFUTED, Verdict.TIE)]
-    majority_missing = majority and verdict is Verdict.SUPPORTED and 2 * len(holds) <= len(counting)
+    held = sum(1 / tasks.count(one.task) for one in holds)  # a task half, where one of its two settings holds
+    majority_missing = majority and verdict is Verdict.SUPPORTED and 2 * held <= len(set(tasks))
     if (verdict is Verdict.UNDECIDED or majority_missing or each) and holds and fails:
         return conditional(parts, effect)
     if majority_missing:
-        return Ruling(Verdict.UNDECIDED, effect, math.nan, f"it holds on {len(holds)} of {len(counting)} tasks", parts)
+        words = f"it holds on {held:.2g} of {len(set(tasks))} tasks"
+        return Ruling(Verdict.UNDECIDED, effect, math.nan, words, parts)
     return Ruling(verdict, effect, p, "", parts)
 
 

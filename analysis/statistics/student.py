@@ -76,11 +76,16 @@ class Student:
         return max(self.p_above(-margin), self.p_below(margin))
 
 
-def student(strata: Sequence[ArrayLike]) -> Student:
-    """Mean over the strata (tasks) of each one's mean over seeds: every task weighs the same.
+def student(strata: Sequence[ArrayLike], tasks: Sequence[str] | None = None) -> Student:
+    """Mean over tasks of each one's mean over seeds: every task weighs the same.
 
     The variances of the strata are estimated apart; degrees of freedom of their sum by Welch (1947) and Satterthwaite
     (1946, "An Approximate Distribution of Estimates of Variance Components").
+
+    Args:
+        strata: values, one per seed.
+        tasks: the name of each one's task; those of one name, settings of it, weigh as much together as any other
+            task. Each is a task of its own where they are not given.
 
     Returns:
         `n` is the number of seeds of the stratum with the fewest; where that is one there is no error. Without a
@@ -95,10 +100,11 @@ def student(strata: Sequence[ArrayLike]) -> Student:
     if not samples or not len(samples[0]):
         return Student(math.nan, math.nan, math.nan, 0)
     n = min(len(sample) for sample in samples)
-    estimate = float(np.mean([sample.mean() for sample in samples]))
+    weights = _weights(samples, tasks)
+    estimate = float(np.average([sample.mean() for sample in samples], weights=weights))
     if n == 1:
         return Student(estimate, math.nan, math.nan, 1)
-    variances = np.array([_variance(sample) / len(sample) for sample in samples]) / len(samples) ** 2
+    variances = np.array([_variance(sample) / len(sample) for sample in samples]) * weights**2
     return Student(estimate, math.sqrt(variances.sum()), _satterthwaite(variances, [len(s) for s in samples]), n)
 
 
@@ -107,9 +113,9 @@ def mean(values: ArrayLike) -> Interval:
     return student([values]).interval
 
 
-def stratified_mean(strata: Sequence[ArrayLike]) -> Interval:
+def stratified_mean(strata: Sequence[ArrayLike], tasks: Sequence[str] | None = None) -> Interval:
     """`student` as an interval."""
-    return student(strata).interval
+    return student(strata, tasks).interval
 
 
 def difference(a: ArrayLike, b: ArrayLike) -> Interval:
@@ -135,27 +141,29 @@ def gap_closed(base: ArrayLike, variant: ArrayLike, goal: ArrayLike) -> Interval
     return pooled_gap_closed([(base, variant, goal)])
 
 
-def pooled_gap_closed(tasks: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]]) -> Interval:
-    """`gap_closed` of the gaps summed over tasks, each given as (base, variant, goal).
+def pooled_gap_closed(
+    scores: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]], tasks: Sequence[str] | None = None
+) -> Interval:
+    """`gap_closed` of the gaps summed over tasks (`student`), each given as (base, variant, goal).
 
     A ratio of two means, for which the interval is Fieller's (1954, "Some Problems in Interval Estimation"): all
     shares r for which the mean of ``(variant - base) - r · (goal - base)`` may be 0. Where the gap itself may be 0 they
     have no bounds, and there is no interval.
     """
-    samples = [_paired(*task) for task in tasks]
+    samples = [_paired(*one) for one in scores]
     closed, gap = [v - b for b, v, _ in samples], [g - b for b, _, g in samples]
-    top, bottom = student(closed), student(gap)
+    top, bottom = student(closed, tasks), student(gap, tasks)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = float(np.float64(top.estimate) / np.float64(bottom.estimate))
     if top.n < 2 or not math.isfinite(share):
         return Interval(share, math.nan, math.nan, top.n)
-    residual = student([v - share * g for v, g in zip(closed, gap, strict=True)])
+    residual = student([v - share * g for v, g in zip(closed, gap, strict=True)], tasks)
     if residual.error == 0 and bottom.error == 0:
         return Interval(share, share, share, top.n)
     df = residual.df if residual.error > 0 else bottom.df
     t2 = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) ** 2
-    pairs = zip(closed, gap, strict=True)
-    shared = sum(float(np.cov(v, g)[0, 1]) / len(v) for v, g in pairs) / len(samples) ** 2
+    parts = zip(closed, gap, _weights(samples, tasks), strict=True)
+    shared = sum(float(np.cov(v, g)[0, 1]) / len(v) * weight**2 for v, g, weight in parts)
     # (top - r·bottom)² = t²·(var(top) - 2·r·cov + r²·var(bottom)), as a·r² - 2·b·r + c = 0
     a = bottom.estimate**2 - t2 * bottom.error**2
     b = top.estimate * bottom.estimate - t2 * shared
@@ -164,6 +172,12 @@ def pooled_gap_closed(tasks: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]]) -
         return Interval(share, math.nan, math.nan, top.n)
     half = math.sqrt(max(b * b - a * c, 0.0))
     return Interval(share, (b - half) / a, (b + half) / a, top.n)
+
+
+def _weights(strata: Sequence[object], tasks: Sequence[str] | None) -> Floats:
+    """Of each stratum in the mean over tasks; their sum is 1."""
+    names = [str(place) for place in range(len(strata))] if tasks is None else list(tasks)
+    return np.array([1 / (len(set(names)) * names.count(name)) for name in names])
 
 
 def _satterthwaite(variances: Floats, counts: Sequence[int]) -> float:
