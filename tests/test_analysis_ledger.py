@@ -696,5 +696,16 @@ def test_growth_is_said_with_the_lengths_it_is_of() -> None:
         "at the same number of tokens per batch, the exponent of the LSTM's time against the length minus that of the"
     )
     numbers = "-0.80 [-0.80, -0.80] (a training step) and -0.80 [-0.80, -0.80] (encoding)"
-    assert entry(table(rows), "1.1").clause == f"{start} Transformer's is from length 32 to 512 {numbers}"
-    assert entry(table(rows, shares), "1.1").clause == f"{start} Transformer's is from length 32 to 128 {numbers}"
+    assert entry(table(rows), "1.1").clause == f"{start} Transformer's is, from length 32 to 512, {numbers}"
+    assert entry(table(rows, shares), "1.1").clause == f"{start} Transformer's is, from length 32 to 128, {numbers}"
+
+
+def test_a_claim_names_the_runs_of_what_counts() -> None:
+    """Those of a task with few seeds only where no task has more."""
+    scores = {"lstm": around(0.5), "lstm_attention": around(0.9, shift=1), "transformer": around(0.98, shift=3)}
+    one = {model: values[:1] for model, values in scores.items()}
+    found = entry(table(task_rows("recall", scores), task_rows("cogs", one)), "3.1")
+    assert len(found.runs) == 15
+    assert not any("cogs" in run for run in found.runs)
+    assert [part[0] for part in found.parts] == ["cogs", "recall"]
+    assert len(entry(table(task_rows("cogs", one)), "3.1").runs) == 3

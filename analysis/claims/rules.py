@@ -63,7 +63,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Part:
-    """What one task, or one piece of hardware, says to a claim; `shown` where its number is not the effect ruled on."""
+    """What one task, or one piece of hardware, says to a claim; `shown` where its number is not the effect ruled on.
+
+    Where a part does not count beside others (`pooled`) it has no `runs`.
+    """
 
     where: str
     effect: Student
@@ -140,6 +143,7 @@ def pooled(samples: Sequence[Sample], rule: Rule, *, majority: bool = False, eac
     if not any(one.enough for one in parts):
         effect = student([sample.differences for sample in samples], [one.task for one in parts])
         return Ruling(Verdict.UNDECIDED, effect, math.nan, "", parts)
+    parts = tuple(one if one.enough else replace(one, runs=()) for one in parts)
     counting = [one for one in parts if one.enough]
     tasks = [one.task for one in counting]
     strata = [sample.differences for sample, one in zip(samples, parts, strict=True) if one.enough]
