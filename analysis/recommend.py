@@ -16,7 +16,7 @@ from analysis import scaling, units
 from analysis.claims.base import ATTENTION, LSTM, TRANSFORMER
 from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, contests, sweeps, with_most_data
 from analysis.scaling import Floats
-from analysis.statistics import Interval, mean, student
+from analysis.statistics import Interval, geometric_mean, mean
 from experiments import schema
 
 CANDIDATES = (LSTM, ATTENTION, TRANSFORMER)
@@ -178,7 +178,7 @@ def _costs(known: pd.DataFrame, need: Need) -> Iterator[Evidence]:
                 continue
             curves = {base: curve for base in CANDIDATES if not (curve := _curve(sweep, base, metric)).empty}
             if len(curves) > 1:
-                numbers = {base: _interval(_at(curve, [need.length])[need.length]) for base, curve in curves.items()}
+                numbers = {b: geometric_mean(_at(curve, [need.length])[need.length]) for b, curve in curves.items()}
                 cautions = _of_models({base: _outside(curve, need.length) for base, curve in curves.items()})
                 yield Evidence(units.of(metric).name, where, units.of(metric), numbers, kind, cautions)
         if need.generate is not None:
@@ -212,7 +212,7 @@ def _answer(sweep: Sweep, base: str, length: int, generate: int) -> tuple[Interv
     elif generate > 1:
         cautions.append(NO_GROWTH)
     seconds = (_at(encode, [length])[length] + generate * step).dropna()
-    return (_interval(seconds), ", ".join(dict.fromkeys(filter(None, cautions)))) if len(seconds) else None
+    return (geometric_mean(seconds), ", ".join(dict.fromkeys(filter(None, cautions)))) if len(seconds) else None
 
 
 def _curve(sweep: Sweep, base: str, metric: str) -> pd.DataFrame:
@@ -234,13 +234,6 @@ def _at(curve: pd.DataFrame, places: Sequence[float] | Floats) -> pd.DataFrame:
             values = np.where(wanted > measured[-1], law.coefficient * wanted**law.exponent, values)
         rows.append(values)
     return pd.DataFrame(rows, curve.index, wanted)
-
-
-def _interval(values: pd.Series) -> Interval:
-    """Geometric mean over seeds."""
-    found = student([np.log(values.to_numpy())]).interval
-    estimate, low, high = (float(np.exp(value)) for value in (found.estimate, found.low, found.high))
-    return Interval(estimate, low, high, found.n)
 
 
 def _outside(curve: pd.DataFrame, length: float) -> str:

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from analysis import units, variants
 from analysis.runs import each, groups, names, results
-from analysis.statistics import Interval, mean
+from analysis.statistics import Interval, geometric_mean, mean
 from experiments import schema
 
 MATCHED_WITHIN = 0.01  # of the budget
@@ -23,7 +23,8 @@ COMPARISON_COLUMNS = (
     *("grid", "task", "group", "metric", "split", "axis", "at"),
     *("model", "shown", "estimate", "low", "high", "n"),
 )
-_COSTS = (schema.PARAMETERS, schema.MATCH_ERROR, schema.TRAIN_TOKENS_PER_SECOND, schema.RUN_SECONDS)
+_SPEEDS = (schema.TRAIN_TOKENS_PER_SECOND, schema.RUN_SECONDS)
+_COSTS = (schema.PARAMETERS, schema.MATCH_ERROR, *_SPEEDS)
 
 
 def seed_mean(values: pd.Series) -> Interval:
@@ -36,7 +37,8 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
 
     Of a task there are the score in range (split "test") and, where the task has one, out of range ("longer"), each
     overall (`axis` "") and in its hardest slice: the largest value on each axis, the farthest distance or most pairs.
-    After these come the costs: parameters, match error, training throughput (median over a run), seconds of the run.
+    After these come the costs: parameters, match error, training throughput (median over a run), seconds of the run;
+    of the last two the mean over seeds is geometric, so that no interval reaches 0.
 
     Returns:
         A row per task, measure and model with the columns of `COMPARISON_COLUMNS`; `shown` says whether the model has a
@@ -49,7 +51,9 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
 
     def add(block: pd.DataFrame, **labels: object) -> None:
         for model in units.in_order(block["model"]):
-            found = units.of(str(labels["metric"])).within(seed_mean(block.loc[block["model"] == model, "value"]))
+            values = block.loc[block["model"] == model, "value"]
+            over_seeds = geometric_mean(values) if labels["metric"] in _SPEEDS else seed_mean(values)
+            found = units.of(str(labels["metric"])).within(over_seeds)
             rows.append(labels | {"model": model, "shown": (labels["grid"], model) in shown} | vars(found))
 
     for (grid, task), block in groups(learnt, "grid", "task"):

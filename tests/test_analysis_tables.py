@@ -3,6 +3,7 @@ import math
 import pandas as pd
 import pytest
 import tracked_runs as truth
+from ledger_runs import run_rows, table
 
 from analysis import tables, units
 from analysis.statistics import Interval
@@ -44,10 +45,10 @@ def test_the_hardest_slice_is_the_farthest(numbers: pd.DataFrame) -> None:
 
 def test_costs(numbers: pd.DataFrame) -> None:
     # The median over a run, so that the lucky last point does not count: 900, 1000, 5000.
-    assert row(numbers, truth.RECALL, s.TRAIN_TOKENS_PER_SECOND, "lstm")["estimate"] == 1000
+    assert row(numbers, truth.RECALL, s.TRAIN_TOKENS_PER_SECOND, "lstm")["estimate"] == pytest.approx(1000)
     assert row(numbers, truth.RECALL, s.PARAMETERS, "lstm")["estimate"] == 301_200
     assert row(numbers, truth.RECALL, s.MATCH_ERROR, "transformer")["estimate"] == pytest.approx(0.02)
-    assert row(numbers, truth.RECALL, s.RUN_SECONDS, "lstm")["estimate"] == pytest.approx(20.5)
+    assert row(numbers, truth.RECALL, s.RUN_SECONDS, "lstm")["estimate"] == pytest.approx(math.sqrt(20 * 21))
 
 
 def test_what_was_not_measured_has_no_row_and_a_dash(numbers: pd.DataFrame) -> None:
@@ -205,3 +206,21 @@ def test_differences_in_words() -> None:
     assert accuracy.number(-0.0001) == "+0.0"  # no minus before a zero
     assert accuracy.said(Interval(0.1, math.nan, math.nan, 1)) == "+10.0 points"
     assert loss.said(Interval(-0.5, -0.6, -0.4, 3)) == "-0.500 nats per token [-0.600, -0.400]"
+
+
+def test_intervals_of_speeds_are_positive() -> None:
+    """Of two seeds, whose logarithms are 1.1 apart, Student's interval of the mean itself would begin below 0."""
+    points = {0: 500.0, 1: 1500.0}
+    rows = [
+        run_rows(
+            s.LEARN, "copy", "lstm", seed, [(s.TRAIN_TOKENS_PER_SECOND, 100, value), (s.RUN_SECONDS, None, 1 / value)]
+        )
+        for seed, value in points.items()
+    ]
+    numbers = tables.comparison(table(*rows))
+    speed, spent = (row(numbers, "copy", name, "lstm") for name in (s.TRAIN_TOKENS_PER_SECOND, s.RUN_SECONDS))
+    assert speed["estimate"] == pytest.approx(math.sqrt(500 * 1500))
+    half = truth.T1 * math.log(3) / 2
+    assert math.log(speed["high"] / speed["estimate"]) == pytest.approx(half)
+    assert math.log(speed["estimate"] / speed["low"]) == pytest.approx(half)
+    assert spent["low"] == pytest.approx(1 / speed["high"])

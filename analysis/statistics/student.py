@@ -124,13 +124,25 @@ def difference(a: ArrayLike, b: ArrayLike) -> Interval:
     return mean(first - second)
 
 
+def geometric_mean(values: ArrayLike) -> Interval:
+    """Of times and throughputs, one per seed: the interval is computed in log space, where it cannot reach 0.
+
+    Raises:
+        ValueError: a value is not positive.
+    """
+    array = _checked(values)
+    if (array <= 0).any():
+        raise ValueError("a mean in log space needs positive values")
+    logarithm = mean(np.log(array))
+    return Interval(math.exp(logarithm.estimate), math.exp(logarithm.low), math.exp(logarithm.high), logarithm.n)
+
+
 def ratio(a: ArrayLike, b: ArrayLike) -> Interval:
     """Geometric mean of ``a / b``, paired by seed; the interval is computed in log space. All values positive."""
     first, second = _paired(a, b)
-    if (first <= 0).any() or (second <= 0).any():
+    if (second <= 0).any():
         raise ValueError("a ratio in log space needs positive values")
-    logarithm = mean(np.log(first) - np.log(second))
-    return Interval(math.exp(logarithm.estimate), math.exp(logarithm.low), math.exp(logarithm.high), logarithm.n)
+    return geometric_mean(first / second)
 
 
 def gap_closed(base: ArrayLike, variant: ArrayLike, goal: ArrayLike) -> Interval:
