@@ -85,7 +85,8 @@ def _effects(tasks: Sequence[Contest], full: str, variant: str) -> Iterator[dict
             if (task.rows["metric"] == schema.metric(split, task.headline)).any():
                 lost = gaps(task, full, variant, split)
                 labels = same | {"task": task.name, "split": split, "headline": task.headline, "trained": trained}
-                yield labels | {"tasks": int(len(lost) > 0), "of_tasks": 1} | vars(statistics.mean(lost))
+                mean = gap(task.headline).within(statistics.mean(lost))
+                yield labels | {"tasks": int(len(lost) > 0), "of_tasks": 1} | vars(mean)
                 pools.setdefault((split, task.quantity.unit), []).append((labels, task.family, lost))
     for (split, _), pool in sorted(pools.items(), key=lambda item: item[0][0] != schema.TEST):
         counting = [(lost, of) for labels, of, lost in pool if labels["trained"]]
@@ -94,7 +95,7 @@ def _effects(tasks: Sequence[Contest], full: str, variant: str) -> Iterator[dict
         labels = same | {"task": "", "split": split, "headline": headline, "trained": True}
         counts = {"tasks": len(measured), "of_tasks": len(counting)}
         mean = statistics.stratified_mean([lost for lost, _ in measured], [of for _, of in measured])
-        yield labels | counts | vars(mean)
+        yield labels | counts | vars(gap(headline).within(mean))
 
 
 def _scores(task: Contest, label: str, split: str) -> pd.Series:

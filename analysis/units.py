@@ -52,8 +52,13 @@ class Quantity:
         return MISSING if math.isnan(value) else format(value * self.scale, self.form)
 
     def within(self, interval: Interval) -> Interval:
-        """Cut to what the quantity can be: an accuracy lies between 0 and 1, an error rate is at least 0."""
-        if self.unit != "%" or "+" in self.form:
+        """Cut to what the quantity can be.
+
+        An accuracy lies between 0 and 1 and two of them are at most 1 apart (`gap`); an error rate is at least 0.
+        """
+        if self.unit == "points" and not self.lower_is_better:
+            return interval.inside(-1.0, 1.0)
+        if self.unit != "%":
             return interval
         return interval.inside(0.0, math.inf if self.lower_is_better else 1.0)
 
