@@ -24,16 +24,16 @@ from experiments import schema
 MARGIN = 0.05  # of a share: 5 points
 COLUMNS = (
     *("grid", "family", "reference", "variant", "change", "task", "split"),
-    *("estimate", "low", "high", "n", "tasks", "of_tasks", "headline", "trained"),
+    *("estimate", "low", "high", "n", "tasks", "of_tasks", "headline", "trained", "reached"),
 )
 
 
 def effects(runs: pd.DataFrame) -> pd.DataFrame:
     """What every variant lacks against the full model of its family, on each task and pooled over tasks.
 
-    Only runs that passed the gates count. A task on which the full model is not trained (`Contest.untrained`) does not
-    enter the pooled number, which is the mean over tasks of the mean over seeds; several settings of a task weigh
-    together as one.
+    Only runs that passed the gates count. A task on which the full model is not trained (`Contest.untrained`), or on
+    whose split neither it nor a variant gets anything right, does not enter the pooled number, which is the mean over
+    tasks of the mean over seeds; several settings of a task weigh together as one.
 
     Returns:
         A row per grid, variant, task and split ("test"; "longer" where the task has it). After these, for each split, a
@@ -43,7 +43,8 @@ def effects(runs: pd.DataFrame) -> pd.DataFrame:
         `reference` is the label of the full model, `change` what the variant does differently. `estimate`, `low` and
         `high` are in the score's own unit (shares as 0..1), of `n` seeds (pooled: of the task with the fewest), `tasks`
         tasks of the `of_tasks` that count. `headline` names the score; pooled, all of them with ", " between. `trained`
-        is False where the full model is not trained on the task. What was not measured is missing, `n` and `tasks` 0.
+        is False where the full model is not trained on the task, `reached` where no model of the family has an accuracy
+        above 0 on the split. What was not measured is missing, `n` and `tasks` 0.
 
         A family with one label in the grid, or without any number, has no rows.
     """
@@ -85,17 +86,25 @@ def _effects(tasks: Sequence[Contest], full: str, variant: str) -> Iterator[dict
             if (task.rows["metric"] == schema.metric(split, task.headline)).any():
                 lost = gaps(task, full, variant, split)
                 labels = same | {"task": task.name, "split": split, "headline": task.headline, "trained": trained}
+                labels |= {"reached": _reached(task, family(full), split)}
                 mean = gap(task.headline).within(statistics.mean(lost))
                 yield labels | {"tasks": int(len(lost) > 0), "of_tasks": 1} | vars(mean)
                 pools.setdefault((split, task.quantity.unit), []).append((labels, task.family, lost))
     for (split, _), pool in sorted(pools.items(), key=lambda item: item[0][0] != schema.TEST):
-        counting = [(lost, of) for labels, of, lost in pool if labels["trained"]]
+        counting = [(lost, of) for labels, of, lost in pool if labels["trained"] and labels["reached"]]
         measured = [(lost, of) for lost, of in counting if len(lost)]
         headline = ", ".join(dict.fromkeys(labels["headline"] for labels, *_ in pool))
-        labels = same | {"task": "", "split": split, "headline": headline, "trained": True}
+        labels = same | {"task": "", "split": split, "headline": headline, "trained": True, "reached": True}
         counts = {"tasks": len(measured), "of_tasks": len(counting)}
         mean = statistics.stratified_mean([lost for lost, _ in measured], [of for _, of in measured])
         yield labels | counts | vars(gap(headline).within(mean))
+
+
+def _reached(task: Contest, base: str, split: str) -> bool:
+    """Whether a model of the family has any answer right: where none has, no difference says what a component buys."""
+    rows = task.rows[task.rows["metric"] == schema.metric(split, task.headline)]
+    own = rows.loc[rows["model"].map(family) == base, "value"]
+    return task.quantity.lower_is_better or own.empty or bool((own > 0).any())
 
 
 def _scores(task: Contest, label: str, split: str) -> pd.Series:
@@ -145,7 +154,8 @@ def by_effect(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def as_table(rows: pd.DataFrame) -> Table:
     """The rows of one full model as a table: a row per variant, a column per task and split, then the pooled ones.
 
-    A pooled cell says of how many of the tasks that count it is. † marks a task on which the full model is not trained.
+    A pooled cell says of how many of the tasks that count it is. † marks a task on which the full model is not trained,
+    ‡ one with nothing right.
     """
     variants = by_effect(rows)
     columns = next(iter(variants.values()))
@@ -154,7 +164,7 @@ def as_table(rows: pd.DataFrame) -> Table:
 
     def heading(column: Any) -> str:
         name = column.task or "pooled"
-        dagger = "" if column.trained else " †"
+        dagger = ("" if column.trained else " †") + ("" if column.reached else " ‡")
         split = f", {column.split}" if column.task in beyond else ""
         unit = f", {gap(column.headline).unit}" if several_units else ""
         return f"{name}{dagger}{split}{unit}"
@@ -205,7 +215,7 @@ def _sentences(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _notes(rows: pd.DataFrame) -> Iterator[str]:
-    """How many seeds the numbers are of, and what † stands for."""
+    """How many seeds the numbers are of, and what † and ‡ stand for."""
     fewest, most = rows.loc[rows["n"] > 0, "n"].agg(["min", "max"])
     seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     yield f"Each number is of {seeds} seed{'s' if most > 1 else ''}."
@@ -214,3 +224,5 @@ def _notes(rows: pd.DataFrame) -> Iterator[str]:
             f"† In range the full model stays under {100 * TRAINED:.0f} % of the ceiling: it is not trained on this"
             " task, which is left out of the pooled number."
         )
+    if not rows["reached"].all():
+        yield "‡ Neither the full model nor a variant gets anything right there: it is left out of the pooled number."

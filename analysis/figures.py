@@ -195,7 +195,7 @@ def _component(rows: pd.DataFrame) -> str:
 
 _POOLED: dict[str, Any] = {"marker": "D", "markersize": 7.5}
 _TASK: dict[str, Any] = {"marker": "o", "markersize": 4.5, "linestyle": "", "alpha": 0.85}
-_UNTRAINED: dict[str, Any] = _TASK | {"marker": "x", "markeredgewidth": 1.5}
+_UNPOOLED: dict[str, Any] = _TASK | {"marker": "x", "markeredgewidth": 1.5}
 _WIDTHS = {schema.TEST: 2.6, schema.LONGER: 1.4}  # of an interval's line
 
 
@@ -206,7 +206,7 @@ def _forest(ax: Axes, height: float, rows: pd.DataFrame, color: str) -> None:
         scale = ablations.gap(row.headline).scale
         fill: dict[str, Any] = {"color": color, "markerfacecolor": "none" if row.split == schema.LONGER else color}
         if row.task:
-            ax.plot([scale * row.estimate], [height], **fill, **_TASK if row.trained else _UNTRAINED)
+            ax.plot([scale * row.estimate], [height], **fill, **_TASK if row.trained and row.reached else _UNPOOLED)
         else:
             ends = [scale * row.low, scale * row.high]
             ax.plot(ends, [height, height], color=color, linewidth=_WIDTHS[row.split], zorder=3)
@@ -223,7 +223,9 @@ def _forest_legend(figure: Figure, found: pd.DataFrame) -> None:
         handles.append(handle("out of range", **hollow))
     handles.append(handle("one task", **_TASK))
     if not found["trained"].all():
-        handles.append(handle("a task on which the full model is not trained", **_UNTRAINED))
+        handles.append(handle("a task on which the full model is not trained", **_UNPOOLED))
+    if not found["reached"].all():
+        handles.append(handle("a task with nothing right", **_UNPOOLED))
     if (found["unit"] == "points").any():
         handles.append(Patch(color=MUTED, alpha=0.14, linewidth=0, label=f"±{100 * ablations.MARGIN:.0f} points"))
     drawing.legend(figure, handles)
