@@ -8,7 +8,7 @@ is never parsed as mathematics.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis import units
 from analysis.runs import family
@@ -29,6 +29,7 @@ from experiments import schema
 
 INK, MUTED, RULE = "#1f2430", "#6a7282", "#d5d9e0"
 COLUMNS = 3
+MOST_TICKS = 9
 LEAST_FACTOR = 1.6  # from one tick of a logarithmic axis to the next
 BOLD_PER_INCH, AXIS = 11, 7  # characters: of a title, and of the width that numbers and name of a vertical axis take
 WIDTH, PANEL_WIDTH = 11.1, 5.4  # inches: of a figure, of a panel at most
@@ -118,20 +119,22 @@ def scale_x(ax: Axes, places: pd.Series, logarithmic: bool | None = None) -> Non
     if logarithmic:
         ax.set_xscale("log", base=2)
         powers = values[np.log2(values) % 1 == 0]
-        values = _apart(powers if len(powers) > 1 else values)
-    if logarithmic or len(values) <= 7:
-        ax.xaxis.set_major_locator(FixedLocator(list(values[:: -(-len(values) // 9)])))
+        values = powers if len(powers) > 1 else values
+        values = _apart(values, lambda last, value: value >= LEAST_FACTOR * last)
+        values = values[:: -(-len(values) // MOST_TICKS)]
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        least = (values[-1] - values[0]) / MOST_TICKS
+        values = _apart(values, lambda last, value: value - last >= least)
+    ax.xaxis.set_major_locator(FixedLocator(list(values)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def _apart(values: np.ndarray) -> np.ndarray:
-    """Those of ascending values that leave room for their numbers on a logarithmic axis."""
+def _apart(values: np.ndarray, room: Callable[[float, float], bool]) -> np.ndarray:
+    """Those of ascending values that leave room for their numbers."""
     kept = [values[0]]
     for value in values[1:]:
-        if value >= LEAST_FACTOR * kept[-1]:
+        if room(kept[-1], value):
             kept.append(value)
     return np.array(kept)
 

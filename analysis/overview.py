@@ -30,7 +30,7 @@ VERDICT_COLORS = {
     Verdict.UNDECIDED: MUTED,
     Verdict.REPORTED: INK,
 }
-_ROW = 0.34  # inches of a row
+_ROW = 0.42  # inches of a row
 _DARK, _LIGHT = "#15181d", "#fdfdfd"  # on the cells of a heat map, whatever the page's colours are
 
 
@@ -59,7 +59,7 @@ def forest(entries: Sequence[Entry]) -> Figure | None:
 
 def _kind(entry: Entry) -> str:
     quantity = entry.claim.scale.quantity
-    return "ratio" if quantity.unit == "times" else quantity.unit or quantity.name
+    return {"times": "ratio", "": "exponents"}.get(quantity.unit, quantity.unit)
 
 
 def _forest_panel(ax: Axes, kind: str, entries: Sequence[Entry]) -> None:
@@ -78,9 +78,11 @@ def _forest_panel(ax: Axes, kind: str, entries: Sequence[Entry]) -> None:
             markerfacecolor="none" if hollow else color,
         )
     titles = {
-        "points": "lead in points of accuracy: right of zero the claim's side is ahead",
-        "ratio": "ratio, as each claim states it",
-        "%": "share of the gap that attention closes, %",
+        "exponents": "difference of exponents: right of zero the first named grows more",
+        "ratio": "ratio: right of 1 the first named is larger",
+        "points": "points of accuracy: right of zero the Transformer is ahead, left of it the LSTM",
+        "%": "%: right of the line attention closes more than half of the gap",
+        "points per doubling": "points per doubling of the data: right of zero the Transformer gains more",
     }
     if kind == "points":
         ax.axvspan(-5, 5, color=MUTED, alpha=0.14, linewidth=0, zorder=0)
@@ -92,7 +94,9 @@ def _forest_panel(ax: Axes, kind: str, entries: Sequence[Entry]) -> None:
         none = 50.0
     ax.axvline(none, color=INK, linewidth=1, zorder=1)
     drawing.finish(ax, titles.get(kind, kind), "", "")
-    ax.set_yticks(range(len(entries)), [f"{one.claim.id}  {one.claim.asks}" for one in entries])
+    effects = [one.claim.scale.quantity.name for one in entries]
+    labels = [f"{one.claim.id}  {one.claim.asks}\n{of}" for one, of in zip(entries, effects, strict=True)]
+    ax.set_yticks(range(len(entries)), labels)
     ax.set_ylim(len(entries) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")

@@ -52,7 +52,8 @@ GAIN = Scale(units.Quantity("full model minus variant", "points", 100.0, "+z.1f"
 LSTM_TO_TRANSFORMER = Scale(units.Ratio("LSTM / Transformer"), exponential)
 TRANSFORMER_TO_LSTM = Scale(units.Ratio("Transformer / LSTM"), _inverted)
 ATTENTION_TO_LSTM = Scale(units.Ratio("LSTM + attention / LSTM"), exponential)
-EXPONENT = Scale(units.Quantity("difference of exponents", "", 1.0, "+z.2f"))
+LSTM_MINUS_TRANSFORMER = Scale(units.Quantity("exponent of the LSTM minus the Transformer's", "", 1.0, "+z.2f"))
+TRANSFORMER_MINUS_LSTM = Scale(units.Quantity("exponent of the Transformer minus the LSTM's", "", 1.0, "+z.2f"))
 SHARE = Scale(units.Quantity("share of the gap closed", "%", 100.0, ".0f"))
 
 

@@ -28,7 +28,7 @@ CLAIMS: tuple[Claim, ...] = (
 )
 NO_EFFECT = Interval(math.nan, math.nan, math.nan, 0)
 COLUMNS = (
-    *("id", "claim", "verdict", "effect", "low", "high", "unit", "n", "p", "condition", "numbers"),
+    *("id", "claim", "verdict", "effect_of", "effect", "low", "high", "unit", "n", "p", "condition", "numbers"),
     *("supported_when", "refuted_when", "left_out", "runs"),
 )
 
@@ -221,13 +221,14 @@ def as_frame(entries: Sequence[Entry]) -> pd.DataFrame:
 
 
 def as_table(entries: Sequence[Entry]) -> Table:
-    """The ledger in texts: verdict, effect with its interval, corrected p, seeds, what it hangs on, number of runs."""
-    header = ("claim", "what people say", "verdict", "effect", "p", "seeds", "on what, or why not", "runs")
+    """The ledger in texts: verdict, effect (of what) with its interval, corrected p, seeds, what it hangs on, runs."""
+    header = ("claim", "what people say", "verdict", "effect of", "effect", "p", "seeds", "on what, or why not", "runs")
     rows = tuple(
         (
             one.claim.id,
             one.claim.says,
             str(one.verdict),
+            one.claim.scale.quantity.name,
             one.number,
             units.MISSING if math.isnan(one.p) else f"{one.p:.2g}",
             str(one.effect.n) if one.measured else units.MISSING,
@@ -236,7 +237,7 @@ def as_table(entries: Sequence[Entry]) -> Table:
         )
         for one in entries
     )
-    return Table(header, rows, frozenset({4, 5, 7}))
+    return Table(header, rows, frozenset({5, 6, 8}))
 
 
 def as_record(entry: Entry) -> dict[str, Any]:
@@ -250,10 +251,11 @@ def as_record(entry: Entry) -> dict[str, Any]:
         "id": entry.claim.id,
         "claim": entry.claim.says,
         "verdict": str(entry.verdict),
+        "effect_of": scale.name,
         "effect": known(entry.effect.estimate * scale.scale),
         "low": known(entry.effect.low * scale.scale),
         "high": known(entry.effect.high * scale.scale),
-        "unit": scale.unit or scale.name,
+        "unit": scale.unit,
         "n": entry.effect.n,
         "p": known(entry.p),
         "condition": entry.condition,

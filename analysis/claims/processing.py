@@ -10,10 +10,11 @@ import pandas as pd
 
 from analysis import statistics, units
 from analysis.claims.base import (
-    EXPONENT,
     LSTM,
+    LSTM_MINUS_TRANSFORMER,
     LSTM_TO_TRANSFORMER,
     TRANSFORMER,
+    TRANSFORMER_MINUS_LSTM,
     Claim,
     Decision,
     Finding,
@@ -71,7 +72,7 @@ def decide_growth(evidence: pd.DataFrame) -> Decision | NotDecided:
                 verdict, p = Verdict.UNDECIDED, math.nan
                 unclear.append(f"{where}: above {EXPONENT_MARGIN:g}, but no clear {CLEAR_GROWTH:g}")
             parts.append(Part(where, effect, verdict, p, runs_of(sweep, LSTM, TRANSFORMER)))
-            exponent = f"{EXPONENT.said(effect.interval)} ({WORK[metric]})"
+            exponent = f"{LSTM_MINUS_TRANSFORMER.said(effect.interval)} ({WORK[metric]})"
             place = f"{on_which(sweep, among)}from length {shortest:,.0f} to {longest:,.0f}"
             said.setdefault(place, []).append(exponent)
     if not parts:
@@ -225,7 +226,7 @@ CLAIMS = (
         "interval < 0.1",
         "the Transformer's time grows less with the length",
         "the Transformer's time grows with the length as the LSTM's",
-        EXPONENT,
+        LSTM_MINUS_TRANSFORMER,
         decide_growth,
         growth,
     ),
@@ -249,7 +250,7 @@ CLAIMS = (
         "either fails",
         "the LSTM's decoding step is constant, the Transformer's grows",
         "the LSTM's decoding step grows, or the Transformer's does not",
-        EXPONENT,
+        TRANSFORMER_MINUS_LSTM,
         decide_generation,
         generation,
     ),
