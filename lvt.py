@@ -363,7 +363,7 @@ def import_benchmarks(
     except (benchmarks.BenchmarkError, StoreError) as error:
         stop(str(error))
     new = benchmarks.track(found, store)
-    typer.echo(f"{file}: {len(new)} new runs of {len(found)}; next: lvt report {benchmarks.GRID}")
+    typer.echo(f"{file}: {len(new)} of {len(found)} are new runs; next: lvt report {benchmarks.GRID}")
 
 
 @app.command()
@@ -436,6 +436,8 @@ def _runs(
     from analysis.runs import StoreReadError
     from analysis.sources import fetch
 
+    if CAMPAIGN in (grids or ()):
+        stop(f"{CAMPAIGN} is no grid, it is run, planned and exported: name some of its grids here, or none for all")
     source = results or _uri(tracking_uri)
     if isinstance(source, str):
         _must_exist(source)

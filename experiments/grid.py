@@ -110,6 +110,8 @@ def load_grid(grid: str, overrides: Sequence[str] = (), profile: str | None = No
         raise GridError(f"{path}: not UTF-8 (byte {error.start})") from None
     try:
         tree = parse_yaml(text)
+        if tree is None:
+            raise refuse((), "the file is empty; a grid states a description, and what is fixed and compared")
         own, of_runs = split(overrides)
         chosen = profile_of(tree, profile)
         places = [place_of(tree, chosen, where) for where, _ in own]

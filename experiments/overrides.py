@@ -45,7 +45,10 @@ def put(tree: Any, path: KeyPath, value: Any) -> None:
             if isinstance(tree.get(key), str):
                 tree[key] = {"name": tree[key]}
             tree = tree.setdefault(key, {})
-        except (AttributeError, IndexError, ValueError):
+        except IndexError:
+            words = f"there is no {dotted(path[: depth + 1])}: {dotted(path[:depth])} has {len(tree)}, counted from 0"
+            raise refuse((f"--set {dotted(path)}",), words) from None
+        except (AttributeError, ValueError):
             raise refuse((f"--set {dotted(path)}",), f"nothing can be set below {dotted(path[:depth])}") from None
     if not isinstance(tree, dict):
         raise refuse((f"--set {dotted(path)}",), f"nothing can be set below {dotted(path[:-1])}")
