@@ -28,4 +28,17 @@ def test_power_laws_and_their_crossovers_are_found(known: pd.DataFrame) -> None:
 
 
 def test_without_sweeps_the_table_is_empty(known: pd.DataFrame) -> None:
-    assert list(growth.growth(known[known["kind"] == "learn"]).columns) == growth.COLUMNS
+    for nothing in (known[known["kind"] == "learn"], known[:0]):
+        found = growth.growth(nothing)
+        assert found.empty
+        assert list(found.columns) == growth.COLUMNS
+
+
+def test_models_without_a_length_in_common_cross_nowhere(known: pd.DataFrame) -> None:
+    """Three lengths each, none of which the other has; and of two lengths there is no exponent."""
+    train = known[known["metric"] == "efficiency/train_step_seconds"]
+    one = train[train["model"].eq("lstm")]
+    other = train[train["model"].eq("transformer")].assign(at=lambda rows: rows["at"] + 1)
+    found = growth.growth(pd.concat([one, other]))
+    assert set(found["what"]) == {"exponent", "slope"}
+    assert growth.growth(one[one["at"] <= 64]).empty

@@ -160,10 +160,40 @@ def test_the_floor_of_copy_memory() -> None:
     assert found["transformer"].outcome is Outcome.DEVIATES
 
 
-def test_the_order_out_of_range() -> None:
-    scores = {"lstm": around(0.99), "transformer": around(0.99)}
-    rows = task_rows("odds_first", scores, longer={"lstm": around(0.6), "transformer": around(0.5)})
-    assert checks(rows)["6.4.odds_first.lstm"].outcome is Outcome.AGREES
+ORDERS = [  # number of the check, task, where, who is ahead, of whom, by how much
+    ("6.4", "reverse", s.LONGER, "lstm", "transformer", 0.11),
+    ("6.4", "stack_manipulation", s.LONGER, "lstm", "transformer", 0.14),
+    ("6.4", "odds_first", s.LONGER, "lstm", "transformer", 0.01),
+    ("6.5", "parity_check", s.LONGER, "lstm", "transformer", math.nan),
+    ("6.5", "running_parity", s.LONGER, "lstm", "transformer", math.nan),
+    ("6.6", "associative_recall", s.TEST, "lstm_attention", "lstm", math.nan),
+    ("6.6", "associative_recall", s.TEST, "transformer", "lstm", math.nan),
+]
+
+
+@pytest.mark.parametrize(("number", "task", "split", "ahead", "behind", "lead"), ORDERS)
+def test_every_published_order(number: str, task: str, split: str, ahead: str, behind: str, lead: float) -> None:
+    """Where it was published and nowhere else; the other way round it deviates."""
+    trained = {ahead: around(0.99, 3), behind: around(0.98, 3)}
+    for scores, outcome in (
+        ({ahead: around(0.97, 3), behind: around(0.92, 3)}, Outcome.AGREES),
+        ({ahead: around(0.92, 3), behind: around(0.97, 3)}, Outcome.DEVIATES),
+    ):
+        other = {model: [1 - score for score in values] for model, values in scores.items()}  # on the other split
+        here = {"scores": trained, "longer": scores} if split == s.LONGER else {"scores": scores, "longer": other}
+        check = checks(task_rows(task, **here))[f"{number}.{task}.{ahead}"]
+        assert check.outcome is outcome
+        assert check.published == pytest.approx(lead, nan_ok=True)
+        assert abs(check.ours.estimate) == pytest.approx(0.05)
+        assert len(check.runs) == 6
+
+
+def test_no_other_order_was_published() -> None:
+    models = {model: around(0.95, 3) for model in ("lstm", "lstm_attention", "transformer")}
+    tasks = {task for _, task, *_ in ORDERS} | {"copy_memory", "sort"}
+    found = checks(*(task_rows(task, models, longer=models) for task in tasks))
+    orders = {id_ for id_ in found if id_[:3] in ("6.4", "6.5", "6.6")}
+    assert orders == {f"{number}.{task}.{ahead}" for number, task, _, ahead, *_ in ORDERS}
 
 
 @pytest.mark.parametrize("longer", [0.6, 0.4])

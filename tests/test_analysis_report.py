@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tracked_runs as truth
 from ledger_runs import Point, run_rows
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -28,7 +29,7 @@ from analysis import (
     units,
 )
 from analysis.attention_maps import AttentionMap
-from analysis.claims import processing
+from analysis.claims import Verdict, processing
 from experiments import schema as s
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -502,6 +503,75 @@ def test_the_map_of_tasks_names_every_row(known: pd.DataFrame) -> None:
         assert max(len(line) for label in labels for line in label.get_text().split("\n")) <= 42
 
 
+def test_the_map_of_tasks_shows_what_is_right(known: pd.DataFrame) -> None:
+    """Means over seeds in per cent, of an error rate 100 minus it, under the model's name; nothing where there is none."""
+    figure = overview.heat_map(known)
+    assert figure is not None
+    inside, outside = figure.axes
+    assert [text.get_text() for text in inside.get_xticklabels()] == ["LSTM", "LSTM + attention", "Transformer"]
+    assert [text.get_text() for text in inside.texts] == ["62", "96", "99", "87", "93", "91", "99", "72"]
+    assert [text.get_position()[0] for text in inside.texts] == [0.5, 1.5, 2.5, 0.5, 1.5, 2.5, 0.5, 2.5]
+    assert [(text.get_text(), text.get_position()) for text in outside.texts] == [
+        ("96", (0.5, 2.5)),
+        ("51", (2.5, 2.5)),
+    ]
+
+
+def points(ax: Axes, color: str) -> list[tuple[list[float], list[float], float]]:
+    """Places and size of the markers of one colour."""
+    return [
+        (np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist(), line.get_markersize())
+        for line in ax.lines
+        if line.get_color() == color and np.size(line.get_xdata()) > 0
+    ]
+
+
+def test_scores_against_what_training_cost(known: pd.DataFrame) -> None:
+    figure = overview.pareto(known)
+    assert figure is not None
+    panels = {ax.get_title(loc="left"): ax for ax in figure.axes}
+    seeds, mean = points(panels[truth.G2P], s.MODEL_COLORS["lstm"])
+    cost = known[(known["metric"] == s.TRAIN_SECONDS) & (known["task"] == truth.G2P) & (known["model"] == "lstm")]
+    last = cost.groupby("seed")["value"].max().tolist()
+    assert seeds[:2] == (last, pytest.approx([12, 14]))
+    assert mean[:2] == ([np.mean(last)], pytest.approx([13]))
+    assert mean[2] > seeds[2]
+    (front,) = (line for line in panels[truth.G2P].lines if line.get_drawstyle() == "steps-post")
+    best = np.asarray(front.get_ydata())
+    assert best[-1] == pytest.approx(7)  # of error rates the least
+    assert (np.diff(best) < 0).all()
+
+
+def test_every_claim_is_drawn_with_its_number() -> None:
+    """In the unit of its panel: the ends of the interval, and a ring where it is undecided."""
+    gap = {"lstm": (0.5, 0.52, 0.51, 0.49, 0.5), "lstm_attention": (0.9,) * 5, "transformer": (0.95,) * 5}
+    laws = {model: {s.TRAIN_STEP_SECONDS: (1e-3, power)} for model, power in (("lstm", 0.5), ("transformer", 0.3))}
+    more = ledger_runs.table(ledger_runs.task_rows("gap", gap), ledger_runs.sweep_rows(laws, tokens=None, grid="long"))
+    entries = claims.ledger(pd.concat([example_runs.store(evaluations=2), more]))
+    figure = overview.forest(entries)
+    assert figure is not None
+    drawn = {}
+    for ax in figure.axes:
+        for place, name in enumerate(ax.get_yticklabels()):
+            own = [line for line in ax.lines if np.asarray(line.get_ydata()).tolist() in ([place], [place, place])]
+            drawn[name.get_text().split("  ")[0]] = (
+                [x for line in own if np.size(line.get_xdata()) == 2 for x in np.asarray(line.get_xdata()).tolist()],
+                [x for line in own if np.size(line.get_xdata()) == 1 for x in np.asarray(line.get_xdata()).tolist()],
+                any(line.get_markerfacecolor() == "none" for line in own if line.get_marker() == "o"),
+                {str(line.get_color()) for line in own},
+            )
+    measured = {one.claim.id: one for one in entries if one.measured}
+    assert set(drawn) == set(measured) > {"1.1", "2.1", "3.1", "4.1"}
+    assert {ax.get_xscale() for ax in figure.axes} == {"linear", "log"}
+    assert Verdict.UNDECIDED in {one.verdict for one in measured.values()}
+    for id_, (ends, estimate, hollow, colors) in drawn.items():
+        record = claims.as_record(measured[id_])
+        assert estimate == pytest.approx([record["effect"]])
+        assert ends == pytest.approx([record["low"], record["high"]] if record["low"] is not None else [])
+        assert hollow == (record["verdict"] == "undecided")
+        assert colors == {overview.VERDICT_COLORS[measured[id_].verdict]}
+
+
 def test_chance_is_of_token_accuracy_only(known: pd.DataFrame) -> None:
     figure = figures.score_by_axis(known.assign(chance=0.1))
     assert figure is not None
@@ -517,6 +587,9 @@ def test_learning_against_steps_and_against_seconds(known: pd.DataFrame) -> None
     assert len(seeds) == 2
     assert mean == ([100, 200, 300], pytest.approx([62 / 3, 124 / 3, 62]))
     assert lines(by_seconds, truth.RECALL, s.MODEL_COLORS["lstm"])[-1][0] == [10, 20, 30]
+    by_flops = figures.learning_by_flops(example_runs.store(seeds=2, evaluations=2))
+    assert by_flops is not None
+    assert lines(by_flops, "needle", s.MODEL_COLORS["lstm"])[-1][0] == [0.5e12, 1e12]
 
 
 def test_costs_and_their_exponents(known: pd.DataFrame) -> None:

@@ -72,7 +72,13 @@ def test_a_manifest_says_where_a_table_comes_from(runs: pd.DataFrame, results: P
     assert entry["commands"] == ["lvt run grid1"]
     assert entry["hardware"] == "NVIDIA H200 (1 GPU)"
     assert (entry["runs"], entry["values"]) == (table["run_id"].nunique(), len(table))
-    assert entry["commits"] == sorted(set(each(table)["git_commit"]))
+    changed = table["seed"] == 1
+    commits = table.assign(
+        git_commit=["b" if one else "a" for one in changed], git_dirty=changed.map({True: "true", False: "false"})
+    )
+    twice = pd.concat([commits, commits.assign(run_id=commits["run_id"] + "x", seed=7, git_commit="c", git_dirty="")])
+    (file,) = export(twice, tmp_path / "commits")
+    assert read_manifest(file.parent)["grid1"]["commits"] == ["a", "b with changes", "c"]
     assert entry["first"] == f"{table['start_time'].min():%Y-%m-%d}"
     assert entry["wall_seconds"] is None  # no run says how long it took
     began = table["start_time"].min()

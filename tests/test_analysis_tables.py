@@ -97,7 +97,12 @@ def test_one_formatter_three_looks() -> None:
     table = tables.Table(("a<b", "n"), (("x|y", "1"), ("&", "2")), frozenset({1}), frozenset({(1, 1)}))
     assert table.plain().splitlines()[2:] == ["x|y      1", "&        2"]
     assert "| n\\|m " in tables.Table(("n|m",), (("1",),)).markdown()
-    assert table.markdown().splitlines()[2:] == ["| x\\|y  |     1 |", "| &     | **2** |"]
+    assert table.markdown().splitlines() == [
+        "| a<b   |     n |",
+        "|:------|------:|",
+        "| x\\|y  |     1 |",
+        "| &     | **2** |",
+    ]
     page = table.html()
     assert page.startswith('<table class="sortable">')
     assert "a&lt;b" in page

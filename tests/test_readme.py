@@ -46,13 +46,18 @@ def test_the_map_of_the_models_names_every_option() -> None:
 
 
 def test_what_the_map_of_the_models_says_is_ablated_is() -> None:
-    ablated = set()
+    """And what is not starred is not: options, and values of those that are starred."""
+    ablated, values = set(), set()
     for run in load_grid("ablations").runs:
         for option in fields(run.model.config):
-            if getattr(run.model.config, option.name) != getattr(MODELS[run.model.name], option.name):
+            value = getattr(run.model.config, option.name)
+            if value != getattr(MODELS[run.model.name], option.name):
                 ablated.add(option.name)
-    starred = set(re.findall(r"`(\w+)` \*", MODELS_README.read_text(encoding="utf-8"))) & ablated
-    assert ablated - {"layers"} == starred  # the LSTM's second layer is part of its full model
+                values.add(str(value))
+    starred = set(re.findall(r"`(\w+)` \*", MODELS_README.read_text(encoding="utf-8")))
+    options = {field.name for config in MODELS.values() for field in fields(config)}
+    assert starred & options == ablated - {"layers"}  # the LSTM's second layer is part of its full model
+    assert starred - options == {"sinusoidal", "rotary", "alibi"} <= values
 
 
 def test_its_grid_can_be_run_and_tuned(tmp_path: Path) -> None:
