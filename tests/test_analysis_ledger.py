@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,18 @@ def test_parallel_and_faster() -> None:
     assert "above 0.1, but no clear 0.3" in between.condition
     assert "covers both sides" not in between.condition
     assert verdict(table(sweep_rows(times((1e-3, 0.9), (1e-3, 0.1)), tokens=None)), "1.1") == "not measured"
+
+
+def test_a_step_of_training_and_encoding_are_two_parts_of_parallel() -> None:
+    laws = times((1e-3, 0.9), (1e-3, 0.1))
+    laws["lstm"][s.ENCODE_SECONDS] = (1e-3, 0.05)
+    found = entry(table(sweep_rows(laws)), "1.1")
+    assert found.verdict is Verdict.CONDITIONAL
+    place = f"{HARDWARE}, 8,192 tokens a batch"
+    assert found.condition == f"holds on a training step, {place}; not on encoding, {place}"
+    assert "by an exponent 0.80 [" in found.clause
+    assert "(a training step) and -0.05 [" in found.clause
+    assert found.clause.endswith("(encoding) above the Transformer's")
 
 
 def test_the_quadratic_part_does_not_count() -> None:
@@ -408,6 +421,35 @@ def test_time_and_memory_at_the_longest() -> None:
     assert crossing.verdict is Verdict.CONDITIONAL
     assert "a training step: crossover at length 1" in crossing.condition
     assert verdict(table(fixed((1e-3, 0.5), (1.01e-3, 0.5))), "4.1") == "tie"
+
+
+@pytest.mark.parametrize(
+    ("claim", "works"),
+    [
+        (
+            "4.1",
+            {s.TRAIN_STEP_SECONDS: "a training step", s.ENCODE_SECONDS: "encoding", s.GENERATE_SECONDS: "generation"},
+        ),
+        (
+            "4.2",
+            {s.PEAK_MEMORY: "training", s.GENERATE_PEAK_MEMORY: "generation", s.STATE_BYTES: "the decoding state"},
+        ),
+    ],
+)
+def test_every_time_and_every_memory_is_a_part_of_its_claim(claim: str, works: dict[str, str]) -> None:
+    """Each with a ratio of its own."""
+    laws = {
+        "lstm": dict.fromkeys(works, (1e6, 1.0)),
+        "transformer": {metric: (factor * 1e6, 1.0) for metric, factor in zip(works, (2, 4, 0.5), strict=True)},
+    }
+    found = entry(table(sweep_rows(laws, tokens=None, noise=1e-4)), claim)
+    place = f"{HARDWARE}, 8 sequences a batch"
+    said = zip(works.values(), ("2.00", "4.00", "0.50"), ("refuted", "refuted", "supported"), strict=True)
+    assert [(where, number.partition(" ")[0], str(side)) for where, number, side in found.parts] == [
+        (f"{work}, {place}", ratio, side) for work, ratio, side in said
+    ]
+    for work, ratio in zip(works.values(), ("2.00", "4.00", "0.50"), strict=True):
+        assert re.search(rf"\b{ratio} times \[[^]]*\] for {work}", found.clause)
 
 
 def test_the_length_for_which_there_is_no_memory_is_said() -> None:

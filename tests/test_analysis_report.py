@@ -504,7 +504,7 @@ def test_the_map_of_tasks_names_every_row(known: pd.DataFrame) -> None:
 
 
 def test_the_map_of_tasks_shows_what_is_right(known: pd.DataFrame) -> None:
-    """Means over seeds in per cent, of an error rate 100 minus it, under the model's name; nothing where there is none."""
+    """Means over seeds in per cent, of an error rate 100 minus it; nothing where nothing was measured."""
     figure = overview.heat_map(known)
     assert figure is not None
     inside, outside = figure.axes

@@ -10,7 +10,7 @@ from example_runs import store
 from test_analysis_runs import WITHOUT_TORCH
 
 from analysis import report
-from analysis.runs import StoreReadError, each, write
+from analysis.runs import StoreReadError, write
 from analysis.sources import commands, export, fetch, read_manifest, slug
 from experiments import schema as s
 
