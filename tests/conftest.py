@@ -11,8 +11,12 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before anything imports mlflo
 import pandas as pd
 import pytest
 import tracked_runs
+from hypothesis import settings
 
 from analysis import runs
+
+settings.register_profile("suite", deadline=None)  # how long an example takes is a matter of what else runs there
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

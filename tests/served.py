@@ -21,7 +21,9 @@ def served(folder: Path) -> Iterator[ThreadingHTTPServer]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield http
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    try:
+        yield http
+    finally:  # else a test that fails inside leaves the process waiting for this thread
+        http.shutdown()
+        thread.join()
+        http.server_close()

@@ -107,6 +107,17 @@ def test_what_runs_depend_on_decides_whether_the_code_has_changes(tmp_path: Path
     git("add", ".")
     git("commit", "-m", "second")
     assert state() == (git("rev-parse", "HEAD"), False)
-    (tmp_path / "lvt.py").write_text("2\n")
-    assert state() == (git("rev-parse", "HEAD"), True)
+    commit = git("rev-parse", "HEAD")
+    for name in ("lvt.py", "models/lstm.py", "experiments/run.py", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("2\n")
+        assert state() == (commit, True), name
+        git("add", name)
+        git("commit", "-m", name)
+        commit = git("rev-parse", "HEAD")
+        assert state() == (commit, False)
+    for name in ("analysis/report.py", "tests/test_run.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("1\n")
+    assert state() == (commit, False)
     git_state.cache_clear()

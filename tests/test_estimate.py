@@ -23,16 +23,18 @@ TREE: dict[str, Any] = {
 }
 
 
-def test_an_estimate_is_a_sum_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock says that eight steps take 16 s and an evaluation 3 s."""
+@pytest.mark.parametrize(("task", "end", "beam_size"), [("running_parity", 0, 1), ("reverse", 1, 1), ("reverse", 1, 4)])
+def test_an_estimate_is_a_sum_of_parts(task: str, end: int, beam_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock says that eight steps take 16 s and an evaluation 3 s. Tests alone are decoded with a beam."""
     clock = iter([0.0, 16.0, 100.0, 103.0])
     monkeypatch.setattr("experiments.estimate._now", lambda device: next(clock))
-    run = parse_run(TREE)
+    of_task = {"name": task, "min_length": 1, "max_length": 6, "longer_lengths": [9]}
+    run = parse_run(TREE | {"task": of_task, "decoding": {"beam_size": beam_size}})
     assert isinstance(run, LearnRun)
     data = load_task(run.task, None)
-    lengths = range(1, 7)
-    tests = 128 * (sum(lengths) + 9) / (32 * sum(lengths))  # in evaluations: 32 sequences a length there, 128 here
-    expected = 101 * 2.0 + (5 + tests) * 3.0
+    lengths = range(1 + end, 7 + end)  # of answers
+    tests = 128 * (sum(lengths) + 9 + end) / (32 * sum(lengths))  # in evaluations: of 32 sequences a length, not 128
+    expected = 101 * 2.0 + (5 + beam_size * tests) * 3.0
     assert estimated_seconds(run, sized_model(run, None)[0], data, torch.device("cpu")) == pytest.approx(expected)
 
 

@@ -85,17 +85,23 @@ class Oracle(torch.nn.Module):
         return logits, OracleState(state.source, state.position + 1)
 
     def forward(self, source: Tensor, target_in: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return torch.zeros(*target_in.shape, self.vocabulary)
+        """The end of the sequence is three times as probable as any other symbol."""
+        logits = torch.zeros(*target_in.shape, self.vocabulary)
+        logits[..., EOS] = math.log(3)
+        return logits
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, Decoding(beam_size=3, length_penalty=0.6)])
 def test_evaluation_by_hand(decoding: Decoding) -> None:
-    """Three sequences, one with an unknown symbol in its reference, in two batches of different lengths."""
+    """Three sequences, one with an unknown symbol in its reference, in two batches of different lengths.
+
+    The first answer goes on for ever, and is cut off at the task's longest target.
+    """
     vocabulary = Vocabulary.of(["<unk>", "a", "b", "c"])
     unknown, a, b, c = 3, 4, 5, 6
     sources = [[a, EOS], [b, EOS], [c, EOS]]
     references = [[a, b, EOS], [b, EOS, PAD], [unknown, EOS]]
-    answers = {tuple(sources[0]): [a, c, c], tuple(sources[1]): [b], tuple(sources[2]): [unknown]}
+    answers = {tuple(sources[0]): [a, *[c] * 9], tuple(sources[1]): [b], tuple(sources[2]): [unknown]}
 
     def batch(rows: list[int]) -> Batch:
         target = torch.tensor([references[row] for row in rows])
@@ -105,7 +111,7 @@ def test_evaluation_by_hand(decoding: Decoding) -> None:
             torch.full_like(target, BOS),
             target,
             torch.full((len(rows),), 2),
-            {"length": length.expand_as(target)},
+            {"length": length.expand_as(target), "position": torch.arange(target.shape[1]).expand_as(target)},
         )
 
     def training(size: int | Tokens, generator: torch.Generator, device: torch.device = CPU) -> Iterator[Batch]:
@@ -122,18 +128,34 @@ def test_evaluation_by_hand(decoding: Decoding) -> None:
         decoding=decoding,
         keep_predictions=True,
     )
-    assert scores.scalars[LOSS] == pytest.approx(math.log(7))  # uniform logits
+    # Of the mean over tokens: three ends at 1/3 and four other symbols at 1/9.
+    assert scores.scalars[LOSS] == pytest.approx((3 * math.log(3) + 4 * math.log(9)) / 7)
     assert scores.scalars[TOKEN_ACCURACY] == pytest.approx((1 + 2 + 1) / (3 + 2 + 2))
     assert scores.scalars[SEQUENCE_ACCURACY] == pytest.approx(1 / 3)
     assert scores.scalars[WER] == pytest.approx(2 / 3)
-    assert scores.scalars[PER] == pytest.approx((2 + 0 + 1) / (2 + 1 + 1))
+    assert scores.scalars[PER] == pytest.approx((4 + 0 + 1) / (2 + 1 + 1))
     assert scores.curves[TOKEN_ACCURACY, "length"] == pytest.approx({1: 3 / 4, 2: 1 / 3})
     assert scores.curves[SEQUENCE_ACCURACY, "length"] == pytest.approx({1: 1 / 2, 2: 0})
     assert scores.curves[WER, "length"] == pytest.approx({1: 1 / 2, 2: 1})
+    # An axis on which positions differ is none of whole sequences; padding stands nowhere on it.
+    assert scores.curves[TOKEN_ACCURACY, "position"] == pytest.approx({0: 2 / 3, 1: 2 / 3, 2: 0})
+    assert {(SEQUENCE_ACCURACY, "position"), (WER, "position")}.isdisjoint(scores.curves)
     first, second, third = scores.predictions
-    assert (first.source, first.reference, first.prediction, first.correct) == ("a", "a b", "a c c", False)
+    assert (first.source, first.reference, first.prediction, first.correct) == ("a", "a b", "a c c c c", False)
     assert (second.prediction, second.correct) == ("b", True)
     assert (third.reference, third.prediction, third.correct) == ("<unk>", "<unk>", False)
+
+
+def test_where_only_the_positions_of_the_references_count_greedy_decoding_ends_with_them() -> None:
+    data = Reverse(min_length=3, max_length=4, longer_lengths=(), symbols=3).load(None)
+    torch.manual_seed(0)
+    model = build(match(MODELS["lstm"], Budget(parameters=10_000), data.dimensions), data.dimensions)
+    model.decoder.output.bias.data[[PAD, BOS, EOS]] = -1_000.0  # no answer ends by itself
+    longest = [batch.target.shape[1] for batch in data.evaluation[TEST] for _ in range(batch.size)]
+    assert set(longest) == {4, 5}
+    for metrics, expected in (((SEQUENCE_ACCURACY,), longest), ((PER,), [data.max_target_length] * len(longest))):
+        scores = evaluate(model, data, TEST, metrics=metrics, device=CPU, keep_predictions=True)
+        assert [len(prediction.prediction.split()) for prediction in scores.predictions] == expected
 
 
 def test_a_beam_is_searched_where_asked_for() -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import yaml
 
 from analysis.runs import family
 from analysis.variants import options
+from experiments import files
 from experiments.config import EfficiencyRun, LearnRun, run_key
-from experiments.grid import Grid, GridError, bundled_grids, load_grid
+from experiments.data import DataError
+from experiments.grid import BUNDLED, Grid, GridError, bundled_grids, load_grid
+from experiments.inputs import sized_model
 from experiments.tasks.strings import Reverse
 
 GRID = """
@@ -252,6 +259,38 @@ def test_bundled_grids_can_be_run(name: str) -> None:
     for run in grid.runs:  # the analysis reads settings from labels
         assert run.task_label == family(run.task_label) or options(run.task_label)
         assert run.model.label == family(run.model.label) or options(run.model.label)
+
+
+def sizes_of(name: str) -> list[tuple[str, str | None]]:
+    """A bundled grid in each of its profiles."""
+    tree = yaml.safe_load((BUNDLED / f"{name}.yaml").read_text(encoding="utf-8"))
+    return [(name, profile) for profile in tree.get("profiles", [None])]
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"), [size for name in bundled_grids() if name != "compare_my_data" for size in sizes_of(name)]
+)
+def test_the_budgets_of_bundled_grids_can_be_met(
+    name: str, profile: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With widths for every model on every task, trials of tuning too; of corpora where LVT_DATA has them."""
+    monkeypatch.setattr(files, "urlopen", no_network)
+    monkeypatch.setattr(files, "DOWNLOAD_PAUSE", 0.0)
+    data = Path(os.environ["LVT_DATA"]) if "LVT_DATA" in os.environ else None
+    grid = load_grid(name, (), profile)
+    every = [*grid.runs, *(run for tuning in grid.tunings for run in tuning.possible)]
+    alike = {(run.model, run.budget, getattr(run, "task", None) or run.efficiency): run for run in every}
+    for run in alike.values():
+        unknown = hasattr(run, "task") and run.task.dimensions is None
+        if unknown and data is None:
+            continue
+        with suppress(DataError) if unknown else nullcontext():
+            config, _ = sized_model(run, data)
+            assert config.hidden_size
+
+
+def no_network(*arguments: object, **settings: object) -> NoReturn:
+    raise OSError("no network")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from models.config import (
     TransformerLSTMConfig,
 )
 from models.interface import EncoderDecoder
-from models.layers import stack
+from models.layers import Dropout, stack
 from models.lstm import LSTMDecoder
 from models.positions import LearnedPositions
 from models.registry import MODELS, build
@@ -264,6 +264,38 @@ def test_dropout_is_on_embeddings_and_on_the_output_of_each_layer(config: ModelC
         attentional = 0 if config.attention == "none" else 1
         expected["decoder"] = (length if config.input_feeding else 1) * (config.layers + attentional)
     assert calls == {half: 1 + number for half, number in expected.items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs(dropout=0.4), seeds)
+def test_nothing_is_dropped_anywhere_else(config: ModelConfig, seed: int) -> None:
+    """Not within attention, feed-forward networks or recurrent layers: with those off, training is evaluation."""
+    model = model_of(config, seed)
+    source, target_in = source_of(config, 3, 5, seed, padded=True), target_of(3, 4, seed)
+    expected = model(source, target_in)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.0
+    assert_same(model(source, target_in), expected, 0)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("kind", [LSTMConfig, LSTMTransformerConfig])
+def test_under_autocast_an_lstm_reads_the_source_in_float32(kind: type, norm: str) -> None:
+    """The states and what they end in are those without autocast, bit for bit; matrix products are not."""
+    config = sized(kind(layers=3, norm=norm))
+    model = build(config, dimensions_of(config)).eval()
+    source, target_in = source_of(config, 3, 5, 0, padded=True), target_of(3, 4, 0)
+    expected, logits = model.encode(source), model(source, target_in)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, rounded = model.encode(source), model(source, target_in)
+    assert expected.final is not None
+    assert found.final is not None
+    assert torch.equal(found.states, expected.states)
+    for pair, other in zip(found.final, expected.final, strict=True):
+        assert all(torch.equal(one, two) for one, two in zip(pair, other, strict=True))
+    assert not torch.equal(rounded.float(), logits)
 
 
 @pytest.mark.parametrize("kind", [TransformerConfig, LSTMTransformerConfig])

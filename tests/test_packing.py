@@ -62,6 +62,41 @@ def test_throughputs_are_measured_until_more_do_not_pay(tmp_path: Path) -> None:
     assert all(rate > 0 for rate in rates.values())
 
 
+class Unused:
+    """Stands where processes and their connections stand."""
+
+    def __init__(self, **settings: object) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    close = kill = join = start
+
+
+@pytest.mark.parametrize(
+    ("rates", "tried"),
+    [
+        ({1: 10.0, 2: 19.0, 4: 36.0, 6: 50.0}, [1, 2, 4, 6]),  # to the most that are asked for
+        ({1: 10.0, 2: 19.0, 4: 19.5, 6: 50.0}, [1, 2, 4]),  # till more do not pay
+        ({1: 10.0, 2: 9.0, 4: 36.0, 6: 50.0}, [1, 2]),
+        ({1: 10.0, 2: 19.0}, [1, 2]),  # till one dies
+    ],
+)
+def test_more_workers_are_tried_until_they_do_not_pay(
+    rates: dict[int, float], tried: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def together(connections: list[object]) -> float:
+        if len(connections) not in rates:
+            raise EOFError
+        return rates[len(connections)]
+
+    monkeypatch.setattr(packing, "_together", together)
+    monkeypatch.setattr(packing._context, "Pipe", lambda: (Unused(), Unused()))
+    monkeypatch.setattr(packing._context, "Process", Unused)
+    assert throughputs([], None, "cpu", 6) == {count: rates[count] for count in tried}
+
+
 def test_runs_that_no_worker_can_train_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

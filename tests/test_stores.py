@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from experiments import index, schema, stores
+from experiments import index, page, schema, stores
+from experiments.state import exclusively
 from experiments.stores import Store, StoreError, existing_store, open_store, past_runs
 
 
@@ -46,6 +49,24 @@ def test_a_file_is_read_as_mlflow_reads_it(opened: Store, monkeypatch: pytest.Mo
         assert existing_store(store.tracking_uri, "another") is None
     assert past == stores.Past(frozenset("a"), {"b": "for a reason", "e": ""}, frozenset("cd"))
     assert stores.Past() == past_runs(replace(store, experiment_id="12345"))
+
+
+def test_a_store_is_made_by_one_process_at_a_time(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another makes a grid in it nothing is written; and what each does is done before it lets go of the lock."""
+    lock = opened.states.parent / "creation.lock"
+    monkeypatch.setattr(stores, "exclusively", functools.partial(exclusively, patience=0.0))
+    with exclusively(lock), pytest.raises(StoreError, match=r"another process has held .*creation\.lock"):
+        open_store(opened.tracking_uri, "h", "For tests.")
+    assert existing_store(opened.tracking_uri, "h") is None
+    describe = page.describe
+
+    def locked(*arguments: Any, **options: Any) -> None:
+        with pytest.raises(TimeoutError), exclusively(lock, patience=0.0):
+            pass
+        describe(*arguments, **options)
+
+    monkeypatch.setattr(page, "describe", locked)
+    assert open_store(opened.tracking_uri, "h", "For tests.") == existing_store(opened.tracking_uri, "h")
 
 
 @pytest.mark.parametrize("through", ["its tables", "a search", "a search and an index"])

@@ -251,6 +251,25 @@ def test_dropout_is_of_what_the_layer_made(norm: str) -> None:
     torch.testing.assert_close(made[~dropped], torch.full_like(made[~dropped], 1 / 0.7), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("norm", ["pre", "post", "none"])
+def test_dropout_comes_before_the_residual_connection_and_before_the_norm(norm: str, residual: bool) -> None:
+    """LayerNorm(x + dropout(y)) where it comes after; in evaluation nothing is dropped."""
+    sublayer = Sublayer(transformer(norm=norm, residual=residual, dropout=0.3)).double()
+    add_noise(sublayer)
+    x, y = numbers(2, 3, 12), numbers(2, 3, 12, seed=1)
+
+    def normed(total: Tensor) -> Tensor:
+        return layer_norm(total, sublayer.norm) if norm == "post" else total
+
+    kept = x if residual else torch.zeros_like(x)
+    torch.manual_seed(0)
+    expected = normed(kept + nn.functional.dropout(y, 0.3))
+    torch.manual_seed(0)
+    assert_same(sublayer.train().add(x, y), expected, 1e-12)
+    assert_same(sublayer.eval().add(x, y), normed(kept + y), 1e-12)
+
+
 @pytest.mark.parametrize("kind", ["relu", "gelu", "swiglu", "linear"])
 def test_feedforward_networks_are_those_of_the_papers(kind: str) -> None:
     """Vaswani et al. 2017, equation 2; Hendrycks & Gimpel 2016, x Φ(x); Shazeer 2020, equation 6 (with biases)."""
