@@ -180,8 +180,8 @@ def test_every_published_order(number: str, task: str, split: str, ahead: str, b
         ({ahead: around(0.92, 3), behind: around(0.97, 3)}, Outcome.DEVIATES),
     ):
         other = {model: [1 - score for score in values] for model, values in scores.items()}  # on the other split
-        here = {"scores": trained, "longer": scores} if split == s.LONGER else {"scores": scores, "longer": other}
-        check = checks(task_rows(task, **here))[f"{number}.{task}.{ahead}"]
+        inside, longer = (trained, scores) if split == s.LONGER else (scores, other)
+        check = checks(task_rows(task, inside, longer=longer))[f"{number}.{task}.{ahead}"]
         assert check.outcome is outcome
         assert check.published == pytest.approx(lead, nan_ok=True)
         assert abs(check.ours.estimate) == pytest.approx(0.05)

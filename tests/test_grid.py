@@ -279,9 +279,11 @@ def test_the_budgets_of_bundled_grids_can_be_met(
     data = Path(os.environ["LVT_DATA"]) if "LVT_DATA" in os.environ else None
     grid = load_grid(name, (), profile)
     every = [*grid.runs, *(run for tuning in grid.tunings for run in tuning.possible)]
-    alike = {(run.model, run.budget, getattr(run, "task", None) or run.efficiency): run for run in every}
+    alike = {
+        (run.model, run.budget, run.efficiency if isinstance(run, EfficiencyRun) else run.task): run for run in every
+    }
     for run in alike.values():
-        unknown = hasattr(run, "task") and run.task.dimensions is None
+        unknown = not isinstance(run, EfficiencyRun) and run.task.dimensions is None
         if unknown and data is None:
             continue
         with suppress(DataError) if unknown else nullcontext():

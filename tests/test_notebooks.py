@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import papermill
 import pytest
 from example_runs import store
+from ledger_runs import gradient_rows, task_rows
+from ledger_runs import table as table_of
 
 from analysis import runs
 
@@ -14,7 +17,13 @@ NOTEBOOKS = sorted((Path(runs.__file__).parent / "notebooks").glob("*.ipynb"))
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write(store(seeds=5, evaluations=3), tmp_path_factory.mktemp("runs") / "runs.parquet")
+    """With gradients and a variant of a model, which are shown where there are any."""
+    more = table_of(
+        gradient_rows({"lstm": (3.0, 20.0), "transformer": (20.0, 20.0)}),
+        task_rows("reverse", {"transformer(positions=none)": (0.5,) * 5}),
+    )
+    every = pd.concat([store(seeds=5, evaluations=3), more])
+    return runs.write(every, tmp_path_factory.mktemp("runs") / "runs.parquet")
 
 
 def test_the_notebooks_are_there_without_outputs() -> None:
@@ -35,8 +44,12 @@ def test_a_notebook_runs(file: Path, table: Path, tmp_path: Path) -> None:
     done = tmp_path / file.name
     papermill.execute_notebook(file, done, parameters={"source": str(table), "grids": ["grid"]}, progress_bar=False)
     shown = done.read_text("utf-8")
-    assert "120 runs of grid" in shown
+    assert "135 runs of grid" in shown
     if file.stem in ("comparison_table", "long_dependency"):
         assert "the Transformer is ahead by 4" in shown
     if file.stem != "comparison_table":
         assert '"image/png"' in shown
+    if file.stem == "inside_the_models":
+        assert shown.count('"image/png"') == 4  # learning, cost, gradients and components; a table has no maps
+        assert "**Transformer**" in shown
+        assert "positions=none" in shown

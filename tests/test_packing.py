@@ -80,7 +80,7 @@ class Unused:
         ({1: 10.0, 2: 19.0, 4: 36.0, 6: 50.0}, [1, 2, 4, 6]),  # to the most that are asked for
         ({1: 10.0, 2: 19.0, 4: 19.5, 6: 50.0}, [1, 2, 4]),  # till more do not pay
         ({1: 10.0, 2: 9.0, 4: 36.0, 6: 50.0}, [1, 2]),
-        ({1: 10.0, 2: 19.0}, [1, 2]),  # till one dies
+        ({1: 10.0, 2: 19.0, 6: 50.0}, [1, 2]),  # till one dies
     ],
 )
 def test_more_workers_are_tried_until_they_do_not_pay(
