@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -142,8 +143,11 @@ def _parallel(model: EncoderDecoder) -> DistributedDataParallel:
 
 
 def _draw_dropout(seed: int, rank: int, step: int) -> None:
-    """Begins the random numbers of a process's step, which are the same after a resumption."""
-    torch.manual_seed(((seed * 1000 + rank) * 2**32 + step) % 2**63)
+    """Begins the random numbers of a process's step, which are the same after a resumption.
+
+    A processor's generator takes the lower 32 bits of a seed: all three are in them.
+    """
+    torch.manual_seed(int(np.random.SeedSequence((seed, rank, step)).generate_state(1)[0]))
 
 
 def _follow(training: _Training, rank: int) -> None:

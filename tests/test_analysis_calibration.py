@@ -74,6 +74,6 @@ def test_a_grid_without_an_interval_covers_nothing(monkeypatch: pytest.MonkeyPat
     assert 20 < (fewest == 1).sum() < 180
     np.testing.assert_array_equal(np.isnan(known), fewest == 1)
     monkeypatch.setattr(calibration, "scenarios", lambda: iter([few]))
-    monkeypatch.setattr(calibration, "trial", lambda _, rng, **__: {"covered": next(answers)})
     answers = iter([1.0, math.nan, 0.0, math.nan])
+    monkeypatch.setattr(calibration, "trial", lambda _, rng, **__: {"covered": next(answers)})
     assert calibration.simulate(4, rng)["covered"].item() == 0.5

@@ -40,7 +40,7 @@ def test_variances_of_settings_by_hand() -> None:
 
 
 def test_the_share_of_a_gap_sums_over_tasks() -> None:
-    def scores(gap: float, closed: float) -> tuple[list[float], ...]:
+    def scores(gap: float, closed: float) -> tuple[list[float], list[float], list[float]]:
         return around(0.2), around(0.2 + gap * closed, shift=1), around(0.2 + gap, shift=2)
 
     three = [scores(0.6, 1.0), scores(0.2, 1.0), scores(0.4, 0.0)]

@@ -134,7 +134,6 @@ def test_parts_are_a_batch_and_count_by_their_tokens() -> None:
         part(batch, 0, 7)
 
 
-@pytest.mark.xfail(strict=True, reason="a processor's generator takes the lower 32 bits of a seed: those of the step")
 def test_every_process_draws_a_dropout_of_its_own_at_every_step() -> None:
     def drawn(seed: int, rank: int, step: int) -> tuple[float, ...]:
         _draw_dropout(seed, rank, step)
