@@ -224,7 +224,7 @@ def test_verdicts_stand_on_the_first_screen(known: pd.DataFrame, page: Page, wri
         "attention",
         "efficiency and scalability",
     ]
-    assert "the LSTM's time grows by an exponent 0.65" in folklore[1][3]
+    assert "minus that of the Transformer's is, from length 32 to 512, +0.65" in folklore[1][3]
     assert "1.1 undecided" in folklore[1][3]
     assert "2.4 not measured" in folklore[2][3]
     entries = claims.ledger(known)
