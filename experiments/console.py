@@ -21,6 +21,11 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
+def number_of_runs(number: int) -> str:
+    """``"1 run"``, ``"2 runs"``."""
+    return f"{number} run" if number == 1 else f"{number} runs"
+
+
 def table(columns: list[str], rows: list[list[str]], right: list[str] | None = None) -> object:
     """A table of texts for the console, folded to its width; the columns named in `right` hold numbers."""
     from rich.table import Table

@@ -19,7 +19,7 @@ import typer
 from experiments.asked import campaign_of, device_of, loaded_grid, past_of, results_of, sizes_of
 from experiments.campaign import Member
 from experiments.config import Run, run_key, run_name
-from experiments.console import USAGE, console, show_runs, stop, table
+from experiments.console import USAGE, console, number_of_runs, show_runs, stop, table
 from experiments.grid import Grid
 from experiments.schema import TUNING
 from experiments.state import left_to_send
@@ -79,8 +79,10 @@ def _run(loaded: Grid, command: str, how: How, device: str, engine: Callable[[Pl
         show_runs(["failed", "key", "reason"], rows)
     if any(one.phase != TUNING for one in failures) or not all(choice.final for choice in choices):
         raise typer.Exit(1)
-    done = f"{len(runs) - len(failures)} of {len(runs)}" if failures else f"all {len(runs)}"
-    out.print(f"{done} runs are finished; next: lvt report {loaded.name}, lvt dashboard")
+    done = "the run is" if len(runs) == 1 else f"all {len(runs)} runs are"
+    if failures:  # of trials, which others make up for
+        done = f"{len(runs) - len(failures)} of {len(runs)} runs are"
+    out.print(f"{done} finished; next: lvt report {loaded.name}, lvt dashboard")
 
 
 class _Execution:
@@ -128,8 +130,8 @@ class _Execution:
         failures = {one: self._failed[key] for one, key in keys.items() if key in self._failed}
         total, left = len(runs) + trials.count(), len(todo) + trials.left()
         self._out.print(
-            f"{name}: {total} runs, {total - left - len(failures)} finished before, {left} to do on {self._device}"
-            + (f", {len(failures)} failed before (again with --retry-failed)" if failures else "")
+            f"{name}: {number_of_runs(total)}, {total - left - len(failures)} finished before, {left} to do on"
+            f" {self._device}" + (f", {len(failures)} failed before (again with --retry-failed)" if failures else "")
         )
         if left:
             failures |= self._execute([*todo, *trials.ready()], left, trials)
@@ -259,7 +261,7 @@ def _send_what_is_left(store: Store) -> None:
     from experiments.tracking import send_patiently
 
     if missing := send_patiently(store):
-        stop(f"{store.tracking_uri} does not take {missing} runs; run the grid again to send them", code=1)
+        stop(f"{store.tracking_uri} does not take {number_of_runs(missing)}; run the grid again to send them", code=1)
 
 
 def _choices_table(choices: Sequence[Choice]) -> object:

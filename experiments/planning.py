@@ -21,7 +21,7 @@ import typer
 from experiments.asked import loaded_grid, past_of, results_of, sizes_of
 from experiments.campaign import Member
 from experiments.config import LearnRun, Run, run_key, run_name
-from experiments.console import USAGE, console, show_runs, stop, table
+from experiments.console import USAGE, console, number_of_runs, show_runs, stop, table
 from experiments.environment import prepare_process
 from experiments.estimate import estimated_seconds
 from experiments.inputs import load_task
@@ -122,7 +122,7 @@ def show_grid(plan: Plan) -> None:
     cells = [["" if row[name] is None else show(row[name]) for name, show in columns.items()] for row in plan.rows]
     titles = [name.replace("_", " ") for name in columns]
     show_runs(titles, cells, right=["seed", "trial", "parameters", "off budget", "seconds"])
-    out.print(f"{len(plan.rows)} runs on {plan.device}: {plan.description}")
+    out.print(f"{number_of_runs(len(plan.rows))} on {plan.device}: {plan.description}")
     if plan.seconds_left is not None:
         out.print(f"to do, one after another, runs of kind learn only: {duration(plan.seconds_left)}")
 
@@ -139,7 +139,7 @@ def show_campaign(plans: Sequence[Plan], device: str) -> None:
     ]
     timed = ["time left"] if None not in times else []
     out.print(table(["command", *counts, *timed], cells, right=[*counts, *timed]))
-    out.print(f"{sum(len(plan.left) for plan in plans)} runs to do on {device}")
+    out.print(f"{number_of_runs(sum(len(plan.left) for plan in plans))} to do on {device}")
 
 
 def planned(

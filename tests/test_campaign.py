@@ -47,8 +47,8 @@ def test_one_grid_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = CliRunner().invoke(app, ["run", "campaign", "--workers", "1", "--device", "cpu", "--tracking-uri", uri])
     assert found.exit_code == 1
     assert "something failed in" in found.output
-    assert "whole: 1 runs, 0 finished before, 1 to do on cpu" in found.output
-    assert "all 1 runs are finished" in found.output
+    assert "whole: 1 run, 0 finished before, 1 to do on cpu" in found.output
+    assert "the run is finished" in found.output
     assert "seed 3" in found.output
 
     planned = CliRunner().invoke(app, ["plan", "campaign", "--device", "cpu", "--tracking-uri", uri, "--json"])
@@ -85,11 +85,11 @@ def test_a_grid_without_its_data_does_not_stop_the_next(tmp_path: Path, monkeypa
     where = ["--tracking-uri", uri, "--data", str(tmp_path), "--device", "cpu"]
     planned = CliRunner().invoke(app, ["plan", "campaign", *where])
     assert planned.exit_code == 2
-    assert "1 runs to do on cpu" in planned.output
+    assert "1 run to do on cpu" in planned.output
     assert "not planned: lvt run g2p --set task.language=fre" in planned.output
     found = CliRunner().invoke(app, ["run", "campaign", "--workers", "1", *where])
     assert found.exit_code == 1
-    assert "all 1 runs are finished" in found.output
+    assert "the run is finished" in found.output
     assert found.output.endswith("something failed in lvt run g2p --set task.language=fre\n")
     refused = CliRunner().invoke(app, ["run", "campaign", "--workers", "many", *where])
     assert (refused.exit_code, refused.output.count("--workers: found 'many'")) == (2, 1)
