@@ -53,9 +53,9 @@ def test_a_step_of_training_and_encoding_are_two_parts_of_parallel() -> None:
     assert found.verdict is Verdict.CONDITIONAL
     place = f"{HARDWARE}, 8,192 tokens a batch"
     assert found.condition == f"holds on a training step, {place}; not on encoding, {place}"
-    assert "by an exponent 0.80 [" in found.clause
+    assert "the Transformer's is +0.80 [" in found.clause
     assert "(a training step) and -0.05 [" in found.clause
-    assert found.clause.endswith("(encoding) above the Transformer's")
+    assert found.clause.endswith("(encoding) from length 32 to 512")
 
 
 def test_the_quadratic_part_does_not_count() -> None:
@@ -821,12 +821,10 @@ def test_growth_is_said_with_the_lengths_it_is_of() -> None:
         for row in rows
         if (row["model"], row["metric"]) == ("transformer", s.BATCH_SIZE)
     ]
-    start = (
-        "at the same number of tokens per batch, the exponent of the LSTM's time against the length minus that of the"
-    )
     numbers = "-0.80 [-0.80, -0.80] (a training step) and -0.80 [-0.80, -0.80] (encoding)"
-    assert entry(table(rows), "1.1").clause == f"{start} Transformer's is, from length 32 to 512, {numbers}"
-    assert entry(table(rows, shares), "1.1").clause == f"{start} Transformer's is, from length 32 to 128, {numbers}"
+    start = f"at the same tokens per batch, the LSTM's exponent of time minus the Transformer's is {numbers}"
+    assert entry(table(rows), "1.1").clause == f"{start} from length 32 to 512"
+    assert entry(table(rows, shares), "1.1").clause == f"{start} from length 32 to 128"
 
 
 def test_a_claim_names_the_runs_of_what_counts() -> None:

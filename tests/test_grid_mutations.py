@@ -160,7 +160,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (b"description: caf\xe9", r"not UTF-8 \(byte 16\)"),
         (b"\xff\xfe\x00d", "not UTF-8"),
         (b"description: !!python/object/apply:os.system [ls]", "not YAML"),
-        (b"", "should be"),
+        (b"", "the file is empty"),
         (
             GRID.replace(
                 "seed: [0, 1]", f"seed: {list(range(2000))}\n  budget: {[{'parameters': 5000}] * 100}"

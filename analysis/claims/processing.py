@@ -80,9 +80,9 @@ def decide_growth(evidence: pd.DataFrame) -> Decision | NotDecided:
     ruling = together(parts)
     if ruling.verdict is Verdict.UNDECIDED and unclear:
         ruling = replace(ruling, condition="; ".join(filter(None, (ruling.condition, *unclear))))
-    numbers = "; ".join(f"{place}, {' and '.join(same)}" for place, same in said.items())
-    clause = "the exponent of the LSTM's time against the length minus that of the Transformer's is,"
-    return Decision(ruling, f"at the same number of tokens per batch, {clause} {numbers}", left_out)
+    numbers = "; ".join(f"{' and '.join(same)} {place}" for place, same in said.items())
+    clause = f"at the same tokens per batch, the LSTM's exponent of time minus the Transformer's is {numbers}"
+    return Decision(ruling, clause, left_out)
 
 
 def _ruled(effect: Student, rule: Rule) -> tuple[Verdict, float]:

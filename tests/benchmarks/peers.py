@@ -438,7 +438,7 @@ def bookkeeping_rows(device: torch.device) -> Iterator[Row]:
     config = transformer_config(64)
     torch.manual_seed(0)
     model = build(config, data.dimensions).to(device)
-    real_evaluate, real_decode = evaluation.evaluate, evaluation._decode
+    real_evaluate, real_decode = training.evaluate, evaluation._decode
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"sqlite:///{Path(folder) / 'mlflow.db'}", "bookkeeping", "")
         state = RunState.claim(store.states / "bookkeeping")

@@ -14,7 +14,7 @@ from simulated_graphs import simulate
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments import evaluation, phases
+from experiments import evaluation, phases, training
 from experiments.data import TaskData
 from models.interface import EncoderDecoder
 
@@ -149,7 +149,7 @@ def test_what_a_device_does_for_the_model_is_no_bookkeeping(monkeypatch: pytest.
         return evaluation.Scores(dict.fromkeys(("loss", "token_accuracy", "sequence_accuracy"), 0.5), {})
 
     monkeypatch.setattr(EncoderDecoder, "forward", asked_for)
-    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(training, "evaluate", evaluate)
     monkeypatch.setattr(peers, "wait_for", wait)
     monkeypatch.setattr(peers, "UPDATES", 3)
     monkeypatch.setattr(peers.time, "perf_counter", lambda: now[0])
