@@ -151,7 +151,8 @@ class Efficiency(Settings):
             single repetition takes longer is not measured there nor at any longer length.
         warmup: repetitions before, not counted.
         precision: as in `Training`.
-        cuda_graphs: whether training steps, and greedy decoding with a cache, are recorded and launched as a whole.
+        cuda_graphs: whether training steps, and greedy decoding with a cache, are recorded and launched as a whole;
+            peaks of memory are of single launches all the same.
     """
 
     lengths: tuple[int, ...] = Field(min_length=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from experiments.data import Batch
 from experiments.training import update
-from models.interface import EncoderDecoder
+from models.interface import EncoderDecoder, padded
 
 MOST_SHAPES = 32  # of batches, whose steps are recorded: each holds memory of its own
 WARM_UP = 2  # updates by a shape before its step is recorded: what is made at the first is no part of a step
@@ -84,8 +84,7 @@ class RecordedUpdate:
         self, model: EncoderDecoder, optimizer: torch.optim.Optimizer, batch: Batch, **settings: Any
     ) -> tuple[Tensor, Tensor]:
         """`settings` are those of `update`, the same at every call."""
-        padded = int(batch.source_lengths.min()) < batch.source.shape[1]
-        shape = (batch.source.shape, batch.target.shape, padded)
+        shape = (batch.source.shape, batch.target.shape, padded(batch.source, batch.source_lengths))
         if shape in self._steps:
             step = self._steps[shape]
             for name in ("source", "target_in", "target"):

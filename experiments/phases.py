@@ -215,10 +215,15 @@ def generate_naively(model: EncoderDecoder, batch: Batch, tokens: int) -> list[f
     return steps
 
 
+def anew(config: ModelConfig, settings: Efficiency, length: int, device: torch.device) -> tuple[EncoderDecoder, Batch]:
+    """A model and a batch, for what is measured apart from the clock."""
+    model = build(config, dimensions(settings)).to(device)
+    return model, random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
+
+
 def train_anew(config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool) -> None:
     """Builds a model and trains it for two steps: from the second on there is the optimiser's state."""
-    model = build(config, dimensions(settings)).to(device)
-    batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
+    model, batch = anew(config, settings, length, device)
     optimizer = optimizer_of(model)
     for _ in range(2):
         train_once(model, optimizer, batch, bfloat16)
@@ -228,10 +233,9 @@ def infer_anew(
     phase: str, config: ModelConfig, settings: Efficiency, length: int, device: torch.device, bfloat16: bool
 ) -> None:
     """Builds a model and does a phase of inference with it; before teacher forcing the source is encoded."""
-    model = build(config, dimensions(settings)).to(device).eval()
-    batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
+    model, batch = anew(config, settings, length, device)
     with inferring(device, bfloat16):
-        work_of(phase, model, batch, settings.decode_tokens)()
+        work_of(phase, model.eval(), batch, settings.decode_tokens)()
 
 
 def launches_anew(
@@ -244,8 +248,7 @@ def launches_anew(
     found = {}
     for config, phase in wanted:
         try:
-            model = build(config, dimensions(settings)).to(device)
-            batch = random_batch(settings, length, torch.Generator().manual_seed(0)).to(device)
+            model, batch = anew(config, settings, length, device)
             training = partial(train_once, model, optimizer_of(model), batch, bfloat16)
             work: Work = training if phase == "train_step" else NextToken(model, batch)
             with around(phase, device, bfloat16):

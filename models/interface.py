@@ -40,6 +40,11 @@ class Memory:
         return (self.states * there).sum(1) / there.sum(1)
 
 
+def padded(source: Tensor, lengths: Tensor) -> bool:
+    """Whether any row of (B, S) token ids is padded; `lengths` (B,) on the CPU."""
+    return int(lengths.min()) < source.shape[1]
+
+
 class State(Protocol):
     """What a decoder remembers between two steps. Explicit: `step` takes one and returns the next."""
 
@@ -116,8 +121,7 @@ class EncoderDecoder(nn.Module):
         """Reads (B, S) token ids; `lengths` as in `forward`."""
         if lengths is None:
             lengths = (source != PAD).sum(1).cpu()
-        padded = int(lengths.min()) < source.shape[1]
-        return self.encoder(source, lengths if padded else None)
+        return self.encoder(source, lengths if padded(source, lengths) else None)
 
     def start(self, memory: Memory, max_length: int) -> State:
         """The decoding state before the first of at most `max_length` steps."""

@@ -402,8 +402,7 @@ def graph_rows(device: torch.device) -> Iterator[Row]:
         works = []
         for step in (training.update, RecordedUpdate(device)):
             model = ours(config, device).train()
-            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-            works.append(partial(step, model, optimizer, batch, clip=1.0, label_smoothing=0.0, bfloat16=True))
+            works.append(partial(phases.train_once, model, phases.optimizer_of(model), batch, True, step))
         plain, recorded = medians(device, *works)
         where = f"d {SIZES[0]}, length {length}"
         yield Row(f"{name}: training step / recorded", where, "", plain / recorded, True)
