@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import runs
+from analysis import claims, runs
 from experiments import schema as s
 
 HARDWARE = "a processor of known speed"
@@ -148,3 +148,102 @@ def gradient_rows(
 def table(*parts: Rows) -> pd.DataFrame:
     """The table of runs."""
     return runs.tidy([row for part in parts for row in part])
+
+
+# --- those of one claim's truth --------------------------------------------------------------------------------------
+def times(lstm: tuple[float, float], transformer: tuple[float, float]) -> dict[str, dict[str, tuple[float, float]]]:
+    both = {"lstm": lstm, "transformer": transformer}
+    return {model: {s.TRAIN_STEP_SECONDS: law, s.ENCODE_SECONDS: law} for model, law in both.items()}
+
+
+def fixed(lstm: tuple[float, float], transformer: tuple[float, float], **more: Any) -> Rows:
+    """A sweep with the same number of sequences in every batch."""
+    return sweep_rows(times(lstm, transformer), tokens=None, **more)
+
+
+def recall(name: str, lstm: float, transformer: float, *, seeds: int = 5, **more: Any) -> Rows:
+    scores = {"lstm": around(0.95, seeds), "transformer": around(0.97, seeds)}
+    far = {"lstm": around(lstm, seeds), "transformer": around(transformer, seeds, shift=1)}
+    return task_rows(name, scores, hardest=far, measures="distance=distance items=pairs", **more)
+
+
+def beyond(name: str, language: str, lstm: float, transformer: float, in_range: float = 0.99) -> Rows:
+    scores = {"lstm": around(0.99, spread=0.001), "transformer": around(in_range, spread=0.001)}
+    longer = {"lstm": around(lstm), "transformer": around(transformer, shift=2)}
+    return task_rows(name, scores, longer=longer, language_class=language)
+
+
+def with_positions(rows: Rows, longer: float = 0.0) -> Rows:
+    """The Transformer's runs with other positions, by which it has so much more out of range."""
+    return [
+        row
+        | {"model": "transformer(positions=alibi)", "run_id": f"{row['run_id']}+"}
+        | {"value": row["value"] + (longer if row["metric"].startswith(s.LONGER) else 0.0)}
+        for row in rows
+        if row["model"] == "transformer"
+    ]
+
+
+def closing(attention: float, transformer: float = 0.98) -> pd.DataFrame:
+    scores = {
+        "lstm": around(0.5),
+        "lstm_attention": around(attention, shift=1),
+        "transformer": around(transformer, shift=3),
+    }
+    return table(task_rows("recall", scores))
+
+
+def learning(
+    lstm: float,
+    transformer: float,
+    slow: float = 1.0,
+    *,
+    task: str = "recall",
+    seeds: int = 5,
+    in_range: float = 0.95,
+    late: tuple[int, ...] = (),
+    elsewhere: str = HARDWARE,
+) -> Rows:
+    """Validation curves that rise to these scores in four evaluations, whatever the models reach in range.
+
+    The Transformer's steps take `slow` seconds and it runs on `elsewhere`; of the seeds `late` it has no first
+    evaluation.
+    """
+    rows: Rows = []
+    for model, top, second in (("lstm", lstm, 1.0), ("transformer", transformer, slow)):
+        for seed in range(seeds):
+            points: list[tuple[str, int | None, float]] = [(s.metric(s.TEST, s.TOKEN_ACCURACY), None, in_range)]
+            for step in (2, 3, 4) if model == "transformer" and seed in late else (1, 2, 3, 4):
+                points += [
+                    (s.metric(s.VALIDATION, s.TOKEN_ACCURACY), step, top * step / 4 + 0.001 * seed),
+                    (s.TRAIN_SECONDS, step, step * second),
+                    (s.TRAIN_FLOPS, step, step * 1e9),
+                ]
+            hardware = elsewhere if model == "transformer" else HARDWARE
+            rows += run_rows(s.LEARN, task, model, seed, points, hardware=hardware)
+    return rows
+
+
+def data_sizes(lstm: float, transformer: float, ahead: float = 0.1) -> Rows:
+    """Errors that fall by these shares of a doubling, from 1,000 to 8,000 words; at 1,000 the LSTM is `ahead`."""
+    rows = []
+    for doublings, words in enumerate((1000, 2000, 4000, 8000)):
+        for model, start, slope in (("lstm", 0.5, lstm), ("transformer", 0.5 + ahead, transformer)):
+            for seed in range(5):
+                wobble = 0.002 * ((seed * 7 + doublings * 3 + len(model)) % 5 - 2)
+                points = [
+                    ("data/training_sequences", None, words),
+                    ("test/wer", None, start - slope * doublings + wobble),
+                ]
+                task = "g2p_english" + (f"(words={words})" if words < 8000 else "")
+                rows += run_rows(s.LEARN, task, model, seed, points, headline=s.WER)
+    return rows
+
+
+# --- what the ledger makes of them -----------------------------------------------------------------------------------
+def entry(runs: pd.DataFrame, claim: str) -> claims.Entry:
+    return next(one for one in claims.ledger(runs) if one.claim.id == claim)
+
+
+def verdict(runs: pd.DataFrame, claim: str) -> str:
+    return str(entry(runs, claim).verdict)
