@@ -116,7 +116,7 @@ def reached(runs: pd.DataFrame) -> pd.DataFrame:
     """
     scored = side_by_side(runs)
     scored = scored[scored["headline"].isin([schema.TOKEN_ACCURACY, schema.SEQUENCE_ACCURACY])]
-    far = [reach(measured, str(axis)) for axis, measured in scored.groupby("axis")]
+    far = [reach(measured, str(axis)) for axis, measured in scored.groupby("axis") if axis]
     soon = to_reach(scored, HOLDS).melt(_LABELS, list(SPENT), "axis", "reach")
     state = _states(scored).assign(axis=schema.STATE)
     together = pd.concat([*far, state, soon]).rename(columns={"axis": "measure", "reach": "value"})
