@@ -108,7 +108,7 @@ def run(
     """Execute the runs of a grid: finished ones are skipped, interrupted ones go on where they were.
 
     Where models are tuned the trials come first, then the final runs with the settings that validation chose.
-    `campaign` stands for all the grids whose results the README opens with.
+    `campaign` stands for all the grids whose results the README opens with: on a GPU in their large profiles, `full`.
     """
     from experiments.campaign import Member
     from experiments.launching import How, run_campaign, run_grid
@@ -158,7 +158,7 @@ def plan(
     replaced = tuple(overrides or ())
     refused: list[str] = []
     if campaign:
-        members = campaign_of(profile, replaced)
+        members = campaign_of(profile, replaced, chosen)
         plans, refused = plans_of(members, chosen, data, _uri(tracking_uri), estimate=estimate)
     else:
         plans = [plan_of(Member(grid, profile, replaced), chosen, data, _uri(tracking_uri), estimate=estimate)]

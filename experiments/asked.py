@@ -23,9 +23,9 @@ from experiments.trials import FAILURE, Result, Tuning
 from models.config import BudgetError, Dimensions, ModelConfig, ModelError
 
 
-def campaign_of(profile: str | None, overrides: Sequence[str]) -> tuple[Member, ...]:
-    """The grids of the campaign, of its first profile where none is named; refuses one that it has not."""
-    chosen = profile or next(iter(CAMPAIGN))
+def campaign_of(profile: str | None, overrides: Sequence[str], device: str) -> tuple[Member, ...]:
+    """The grids of the campaign, of the profile for this device where none is named; refuses one that it has not."""
+    chosen = profile or ("full" if device == "cuda" else "small")
     if chosen not in CAMPAIGN:
         stop(f"--profile {chosen}: the campaign's are {', '.join(CAMPAIGN)}")
     if overrides:

@@ -48,6 +48,7 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
     # for a GPU, in as many sessions as it takes
     "full": (
         Member("length_scaling", "full"),
+        Member("large_models", None),
         Member("long_dependency", "full"),
         Member("capacity", "full"),
         Member("length_generalisation", "full"),

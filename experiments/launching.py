@@ -166,8 +166,8 @@ class _Execution:
 
 def run_campaign(profile: str | None, overrides: Sequence[str], how: How) -> None:
     """Runs one grid of the campaign after another; what failed in one, its data too, does not stop the next."""
-    members = campaign_of(profile, overrides)
     device, engine = _where(how)
+    members = campaign_of(profile, overrides, device)
     failed = []
     for member in members:
         try:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from analysis.missing import missing
 from analysis.sources import fetch
-from experiments import campaign, files
+from experiments import asked, campaign, files
 from experiments.campaign import CAMPAIGN, Member
 from experiments.grid import load_grid
 from lvt import app
@@ -97,6 +97,11 @@ def test_a_grid_without_its_data_does_not_stop_the_next(tmp_path: Path, monkeypa
 
 def no_network(*arguments: object, **settings: object) -> NoReturn:
     raise OSError("no network")
+
+
+def test_a_gpu_is_given_the_large_profiles() -> None:
+    assert asked.campaign_of(None, (), "cpu") is asked.campaign_of("small", (), "cuda") is CAMPAIGN["small"]
+    assert asked.campaign_of(None, (), "cuda") is asked.campaign_of("full", (), "cpu") is CAMPAIGN["full"]
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
