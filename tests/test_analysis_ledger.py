@@ -71,7 +71,7 @@ def test_rows_are_one_sentence_of_numbers() -> None:
     assert answers[0].sentence == "Not measured."
     sentence = answers[1].sentence
     first, second = sentence.split("; ")
-    lead = ", the Transformer is ahead by 50.0 points [4"
+    lead = " (64), the Transformer is ahead by 50.0 points [4"
     assert first.startswith(
         f"The Transformer looks farther back (2.1 supported): in range at the farthest distance{lead}"
     )

@@ -18,7 +18,9 @@ from ledger_runs import (
 )
 
 from analysis import claims
+from analysis.claims import costs
 from analysis.claims.rules import Verdict
+from analysis.statistics import Interval
 from experiments import schema as s
 
 
@@ -72,6 +74,9 @@ def test_training_time_that_crosses_is_conditional_on_the_length() -> None:
     found = entry(runs, "1.2")
     assert found.verdict is Verdict.CONDITIONAL
     assert found.condition.startswith("on the length: crossover at length 1")
+    assert found.condition.endswith("], the LSTM takes less below")
+    turned = entry(table(sweep_rows(times((2e-3, 0.25), (1e-4, 0.9)))), "1.2")
+    assert turned.condition.endswith("], the Transformer takes less below")
     assert verdict(table(sweep_rows(times((1e-3, 0.5), (2e-3, 0.5)))), "1.2") == "refuted"
 
 
@@ -181,6 +186,9 @@ def test_time_and_memory_at_the_longest() -> None:
     crossing = entry(table(fixed((1e-4, 0.9), (2e-3, 0.25))), "4.1")
     assert crossing.verdict is Verdict.CONDITIONAL
     assert "a training step: crossover at length 1" in crossing.condition
+    assert crossing.condition.endswith("], the LSTM takes less below")
+    turned = entry(table(fixed((2e-3, 0.25), (1e-4, 0.9))), "4.1")
+    assert turned.condition.endswith("], the Transformer takes less below")
     assert verdict(table(fixed((1e-3, 0.5), (1.01e-3, 0.5))), "4.1") == "tie"
 
 
@@ -224,6 +232,13 @@ def test_the_length_for_which_there_is_no_memory_is_said() -> None:
     rows = [row | {"stops": stops} if row["model"] == "transformer" else row for row in rows]
     clause = entry(table(rows), "4.2").clause
     assert clause.endswith("; training with the Transformer finds no memory at length 1,024")
+
+
+def test_a_crossover_whose_interval_is_open_has_no_numbers_for_it() -> None:
+    assert costs.crossing_words(Interval(100.0, 57.0, math.inf, 5)) == "crossover at length 100 (its interval is open)"
+    assert costs.crossing_words(Interval(100.0, 0.0, 120.0, 5)) == "crossover at length 100 (its interval is open)"
+    assert costs.crossing_words(Interval(100.0, 57.0, 120.0, 5)) == "crossover at length 100 [57, 120]"
+    assert costs.crossing_words(Interval(100.0, math.nan, math.nan, 1)) == "crossover at length 100"
 
 
 def test_only_sweeps_with_a_fixed_batch_decide_time_and_memory() -> None:

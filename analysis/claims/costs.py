@@ -204,6 +204,10 @@ def crossing(sweep: Sweep, first: str, second: str, metric: str) -> Interval | N
 
 
 def crossing_words(turn: Interval) -> str:
-    """``"crossover at length 128 [96, 160]"``."""
+    """``"crossover at length 128 [96, 160]"``; where that reaches an end of what was measured, that it is open."""
     middle = f"crossover at length {turn.estimate:,.0f}"
-    return f"{middle} [{turn.low:,.0f}, {turn.high:,.0f}]" if turn.known else middle
+    if not turn.known:
+        return middle
+    if turn.low == 0 or math.isinf(turn.high):
+        return f"{middle} (its interval is open)"
+    return f"{middle} [{turn.low:,.0f}, {turn.high:,.0f}]"

@@ -124,7 +124,7 @@ def decide_data(evidence: pd.DataFrame) -> Decision | NotDecided:
         parts.append(found)
         words = f"{PER_DOUBLING.said(found.effect.interval)} of the data on {curve.task}"
         if not math.isnan(curve.crossover) and sizes[0] <= curve.crossover <= sizes[-1]:
-            words += f" (ahead from {curve.crossover:,.0f} sequences on)"
+            words += f" (the fitted lines cross at {curve.crossover:,.0f} sequences)"
         said.append(words)
     if not parts:
         return NotDecided(tuple(left_out))

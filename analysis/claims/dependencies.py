@@ -6,6 +6,7 @@ on the task: its failure says nothing of distance. Out of range, one that fails 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,6 +57,7 @@ class Gap:
 
     sample: Sample | None
     left_out: LeftOut | None = None
+    at: float = math.nan
 
 
 def in_range_gap(contest: Contest, kind: str, first: str, second: str) -> Gap | None:
@@ -79,7 +81,7 @@ def in_range_gap(contest: Contest, kind: str, first: str, second: str) -> Gap | 
             return Gap(None, not_trained(str(label), contest.name, percent, f"at {axis} {easiest[0]:g} already"))
     gap = contest.quantity.direction * (a - b)
     runs = contest.runs_of(labels[0], labels[1])
-    return Gap(Sample(f"{contest.name}, {axis} {at:g}", gap, runs, task=contest.family))
+    return Gap(Sample(f"{contest.name}, {axis} {at:g}", gap, runs, task=contest.family), at=at)
 
 
 def _decide_in_range(evidence: pd.DataFrame, kind: str, words: str) -> Decision | NotDecided:
@@ -93,7 +95,9 @@ def _decide_in_range(evidence: pd.DataFrame, kind: str, words: str) -> Decision 
     if not samples:
         return NotDecided(left_out)
     ruling = pooled(samples, IN_RANGE, majority=True)
-    return Decision(ruling, f"{words}, {_lead_words(ruling)}", left_out)
+    places = sorted({gap.at for gap in gaps if gap.sample is not None})
+    ends = " to ".join(f"{place:g}" for place in dict.fromkeys((places[0], places[-1])))
+    return Decision(ruling, f"{words} ({ends}), {_lead_words(ruling)}", left_out)
 
 
 def _lead_words(ruling: Ruling) -> str:

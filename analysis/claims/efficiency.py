@@ -67,12 +67,12 @@ def decide_time(evidence: pd.DataFrame) -> Decision | NotDecided:
 
     Conditional where the curves cross before it: the whole interval of the crossover must lie inside the range.
     """
-    return _decide_at_longest(evidence, TIMES, "time")
+    return _decide_at_longest(evidence, TIMES, "time", "takes")
 
 
 def decide_memory(evidence: pd.DataFrame) -> Decision | NotDecided:
     """4.2: likewise for peak memory and the decoding state; and for which lengths there was no memory."""
-    found = _decide_at_longest(evidence, MEMORIES, "memory")
+    found = _decide_at_longest(evidence, MEMORIES, "memory", "needs")
     among = [sweep for sweep in comparable(evidence, TRANSFORMER, LSTM)[0] if sweep.fixed_batch]
     ends = [
         f"{on_which(sweep, among)}{work} with {the(base)} finds no memory at length {at:,.0f}"
@@ -84,7 +84,7 @@ def decide_memory(evidence: pd.DataFrame) -> Decision | NotDecided:
     return replace(found, clause="; ".join([found.clause, *ends])) if isinstance(found, Decision) else found
 
 
-def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: str) -> Decision | NotDecided:
+def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: str, verb: str) -> Decision | NotDecided:
     parts, turns = [], []
     said: list[tuple[Sweep, float, str]] = []
     among, left_out = comparable(evidence, TRANSFORMER, LSTM)
@@ -102,7 +102,9 @@ def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: st
             said.append((sweep, longest, f"{TRANSFORMER_TO_LSTM.said(effect.interval)} for {work}"))
             turn = crossing(sweep, TRANSFORMER, LSTM, metric)
             if turn is not None and shortest < turn.low and turn.high < longest:  # an unknown end is NaN
-                turns.append((parts[-1], f"{on_which(sweep, among)}{work}: {crossing_words(turn)}"))
+                cheaper = LSTM if effect.estimate > 0 else TRANSFORMER  # below, where at the longest the other is
+                words = f"{crossing_words(turn)}, {the(cheaper)} {verb} less below"
+                turns.append((parts[-1], f"{on_which(sweep, among)}{work}: {words}"))
     if not parts:
         return NotDecided(left_out)
     ruling = together(parts)
