@@ -148,12 +148,15 @@ def test_initial_weights_alone_do_not_decide() -> None:
     found = entry(runs)
     assert found.verdict is Verdict.UNDECIDED
     assert [part[0] for part in found.parts] == ["the initial weights, needle"]
-    assert found.condition == "supported elsewhere, nothing counts at the trained weights"
+    assert found.condition == "supported at the initial weights, nothing counts at the trained weights"
     assert [str(one) for one in found.left_out] == ["LSTM is not trained on needle: 60.0 % at distance 1 already"]
     assert found.effect.estimate == pytest.approx(16)
     unlike = table(gradient_rows(halves))
     alone = entry(unlike[unlike["metric"] != s.GRADIENT_NORM[s.INITIAL]])
-    assert (alone.verdict, alone.why) == (Verdict.UNDECIDED, "refuted elsewhere, nothing counts at the initial weights")
+    assert (alone.verdict, alone.why) == (
+        Verdict.UNDECIDED,
+        "refuted at the trained weights, nothing counts at the initial weights",
+    )
     # Another task on which both are trained: then both phases have spoken.
     trained = gradient_rows({"lstm": (3.0, 3.0), "transformer": (48.0, 48.0)}, task="other")
     assert entry(pd.concat([runs, table(trained)])).verdict is Verdict.SUPPORTED

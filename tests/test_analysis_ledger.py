@@ -50,7 +50,7 @@ def test_claims_of_a_family_are_corrected_for_each_other() -> None:
         assert (found.verdict, found.p) == (Verdict.SUPPORTED, pytest.approx(p))
         found = entry(table(distance, items), claim)
         assert (found.verdict, found.p) == (Verdict.UNDECIDED, pytest.approx(2 * p))
-        assert found.condition == "supported on its own, not after Holm's correction for the claims of its family"
+        assert found.condition == "supported on its own, not after correction for several claims (Holm)"
 
 
 def test_the_ledger_for_machines() -> None:

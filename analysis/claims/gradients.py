@@ -137,8 +137,9 @@ def decide_gradient(evidence: pd.DataFrame) -> Decision | NotDecided:
     if not parts:
         return NotDecided(tuple(dict.fromkeys(left_out)))
     ruling = together(parts)
+    counted = " and ".join(_WEIGHTS[phase] for phase in PHASES if phase in phases)
     missing = [
-        f"{ruling.verdict} elsewhere, nothing counts at {_WEIGHTS[phase]}" for phase in PHASES if phase not in phases
+        f"{ruling.verdict} at {counted}, nothing counts at {_WEIGHTS[phase]}" for phase in PHASES if phase not in phases
     ]
     if missing:
         ruling = replace(ruling, verdict=Verdict.UNDECIDED, p=math.nan)

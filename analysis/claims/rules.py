@@ -229,7 +229,7 @@ def after_holm(rulings: Mapping[str, Ruling]) -> dict[str, Ruling]:
             ruling = replace(
                 ruling,
                 verdict=Verdict.UNDECIDED,
-                condition=f"{ruling.verdict} on its own, not after Holm's correction for the claims of its family",
+                condition=f"{ruling.verdict} on its own, not after correction for several claims (Holm)",
             )
         kept[name] = replace(ruling, p=p)
     return kept
