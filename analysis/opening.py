@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import claims, drawing, plots, published, units, variants
+from analysis import claims, drawing, plots, published, recommend, units, variants
 from analysis.missing import as_table, missing
 from analysis.runs import each
 from analysis.sources import described, fetch
@@ -23,6 +23,12 @@ RESULTS_HERE = "analysis/results"
 RESULTS = ROOT / RESULTS_HERE
 BEGIN, END = "<!-- findings: python -m analysis.opening -->\n", "<!-- end of findings -->\n"
 FIGURES = ("claims", "scores", "cost")  # of analysis.plots
+CURVES = (
+    "long_dependency",
+    "capacity",
+    "length_generalisation",
+)  # of these grids, where any is there: the rest is long
+EVERYDAY = 100  # tokens: the length for which the opening says which model to take
 COMPONENTS = "5"  # the family of claims that a model's components matter
 
 
@@ -36,33 +42,35 @@ def opening(results: Path) -> str:
     entries = claims.ledger(runs)
     answers = claims.folklore(runs, entries)
     table = Table(
-        ("", "LSTM, people say", "Transformer, people say", "measured here"),
+        ("", "LSTM, people say", "Transformer, people say", f"measured here, on {_devices(runs)}"),
         tuple(
             (f"**{answer.row.name}**", answer.row.lstm, answer.row.transformer, "<br>".join(_answers(answer)))
             for answer in answers
         ),
     )
-    parts = [table.markdown()]
+    parts = [_in_short(runs), table.markdown()]
     for answer in answers:
         numbers = [_numbers(entry) for entry in answer.entries if entry.measured]
         parts.append(f"**{answer.row.name.capitalize()}**{_grids(answer.entries, runs)}\n\n" + "\n".join(numbers))
     components = [entry for entry in entries if entry.claim.family == COMPONENTS and entry.measured]
     if components:
         parts.append(f"**Components**{_grids(components, runs)}\n\n{_components(components).markdown()}")
-    checks = published.measured(published.verify(runs))
-    if checks:
+    checks = published.verify(runs)
+    if measured := published.measured(checks):
         parts.append(
-            f"**The published record** (`lvt verify --results {RESULTS_HERE}`)\n\n{_checks(checks).markdown()}"
+            f"**The published record** (`lvt verify --results {RESULTS_HERE}`)\n\n{_checks(measured).markdown()}"
         )
+        if lacking := [check.what for check in checks if check not in measured]:
+            parts.append(f"Not measured: {'; '.join(lacking)}.")
     for plot in _plots(entries):
         path = _figure(results, plot)
         if path.exists():
             parts.append(f"![{plot.title}]({path.relative_to(results.parents[1]).as_posix()})")
     parts.append(f"What this stands on, and how it is run again (tables in `{RESULTS_HERE}/`):")
     parts += _sources(described(results))
-    lacking = missing(runs, results)
-    if len(lacking):
-        parts.append(f"What of the campaign is missing:\n\n{as_table(lacking).markdown()}")
+    rest = missing(runs, results)
+    if len(rest):
+        parts.append(f"What of the campaign is missing:\n\n{as_table(rest).markdown()}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,11 +78,12 @@ def draw(results: Path) -> None:
     """Draws the figures that there are data for, into the folder of results."""
     runs = fetch(results)
     plain = variants.simplified(runs)
+    asked = plain["grid"].str.partition("-")[0].isin(CURVES)
     for plot in _plots(claims.ledger(runs)):
         path = _figure(results, plot)
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)
-        if (figure := plot.draw(plain)) is not None:
+        if (figure := plot.draw(plain[asked] if plot.name == "scores" and asked.any() else plain)) is not None:
             drawing.save(figure, [path])
 
 
@@ -86,14 +95,32 @@ def write(readme: Path, results: Path) -> None:
     readme.write_text(before + BEGIN + opening(results) + END + after, encoding="utf-8")
 
 
+def _in_short(runs: pd.DataFrame) -> str:
+    """Which model these runs speak for where sequences are of an everyday length."""
+    advice = recommend.recommend(runs, recommend.Need(EVERYDAY, generate=EVERYDAY))
+    answer = f"take the {units.model_name(advice.model)}" if advice.model else "the runs do not speak for one model"
+    command = f"lvt recommend --results {RESULTS_HERE} --length {EVERYDAY} --generate {EVERYDAY}"
+    because = "; ".join(advice.because)
+    return f"**In short**, for sources and answers of {EVERYDAY} tokens: {answer}. {because} (`{command}`)."
+
+
+def _devices(runs: pd.DataFrame) -> str:
+    """``"a CPU"``, ``"a CPU and a GPU"``."""
+    found = sorted(device for device in each(runs)["device"].unique() if device)
+    return " and ".join("a GPU" if device == "cuda" else "a CPU" for device in found)
+
+
 def _checks(checks: Sequence[published.Check]) -> Table:
     """Ours beside what was published; what deviates stands last."""
     order = list(published.Outcome)
     rows = tuple(
-        (check.what, check.form.said(check.ours), check.form.number(check.published), f"**{check.outcome}**")
+        (
+            *(check.what, check.form.said(check.ours), check.form.number(check.published)),
+            *(check.tolerance, f"**{check.outcome}**"),
+        )
         for check in sorted(checks, key=lambda check: order.index(check.outcome))
     )
-    return Table(("", "here", "published", ""), rows, frozenset({1, 2}))
+    return Table(("", "here", "published", "tolerance", ""), rows, frozenset({1, 2}))
 
 
 def _answers(answer: claims.Answer) -> list[str]:

@@ -55,6 +55,7 @@ class Evidence:
     numbers: dict[str, Interval]
     decides: str  # "accuracy", "answer", "time" (where there is no time to an answer) or "memory" (nothing)
     distant: str = ""  # how far from what was asked it was measured
+    task: str = ""  # of an accuracy, without its settings: several of them weigh together as one task
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def recommend(runs: pd.DataFrame, need: Need) -> Advice:
     if comparable:
         lost = {base: _behind(base, comparable) for base in models}
         kept = [base for base in models if lost[base] <= min(lost.values()) + GOOD_ENOUGH]
-        measures = f"mean over {len(comparable)} measures of accuracy" if len(comparable) > 1 else "in accuracy"
+        tasks = len({one.task for one in comparable})
+        measures = f"mean over {tasks} tasks" if tasks > 1 else "in accuracy"
         because += [
             f"{units.model_name(base)} is {100 * lost[base]:.0f} points behind the best, {measures}"
             for base in models
@@ -157,7 +159,15 @@ def _accuracies(known: pd.DataFrame, need: Need) -> Iterator[Evidence]:
             at = min(places, key=lambda place: abs(np.log((place + 1) / (wanted + 1))))
             numbers = {b: contest.quantity.within(mean(t[at].to_numpy(dtype=float))) for b, t in tables.items()}
             where = f"{contest.name}, {axis} {at:g}"
-            yield Evidence(contest.quantity.name, where, contest.quantity, numbers, "accuracy", _distance(at, wanted))
+            yield Evidence(
+                contest.quantity.name,
+                where,
+                contest.quantity,
+                numbers,
+                "accuracy",
+                _distance(at, wanted),
+                contest.family,
+            )
 
 
 def _distance(at: float, wanted: float) -> str:
@@ -255,9 +265,12 @@ def _of_models(cautions: dict[str, str]) -> str:
 
 
 def _behind(base: str, scores: Sequence[Evidence]) -> float:
-    """How far behind the best a model is, mean over these measures of accuracy."""
-    gaps = [max(n.estimate for n in one.numbers.values()) - one.numbers[base].estimate for one in scores]
-    return float(np.mean(gaps))
+    """How far behind the best a model is in accuracy, mean over tasks."""
+    gaps: dict[str, list[float]] = {}
+    for one in scores:
+        best = max(n.estimate for n in one.numbers.values())
+        gaps.setdefault(one.task, []).append(best - one.numbers[base].estimate)
+    return float(np.mean([np.mean(of_task) for of_task in gaps.values()]))
 
 
 def _slower(base: str, models: Sequence[str], costs: Sequence[Evidence]) -> float:

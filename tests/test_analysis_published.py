@@ -90,7 +90,7 @@ def test_grids_of_words_are_held_against_the_record_apart() -> None:
     language = g2p_task("fre")
     assert found[f"6.1.{language} (near).transformer"].outcome is Outcome.AGREES
     assert found[f"6.1.{language} (far).transformer"].outcome is Outcome.DEVIATES
-    assert found[f"6.1.{language} (far).transformer"].what == f"{language} (far), word error rate, Transformer"
+    assert found[f"6.1.{language} (far).transformer"].what == "G2P fre (far), word error rate, Transformer"
     assert found["6.1.vie.transformer"].outcome is Outcome.AGREES  # in one grid only
 
 

@@ -123,7 +123,9 @@ def g2p(found: list[Contest]) -> Iterator[Check]:
                 if not len(scores):
                     continue
                 grids.setdefault(contest.grid, []).append((scores, behind))
-                place, name = (language, f"G2P {language}") if len(own) == 1 else (contest.name, contest.name)
+                place, name = language, f"G2P {language}"
+                if len(own) > 1:
+                    place, name = contest.name, f"{name} ({contest.grid})"
                 error = 2 * math.sqrt(published * (1 - published) / G2P_WORDS)
                 outcome = Outcome.AGREES if abs(scores.mean() - published) <= error else Outcome.DEVIATES
                 yield Check(
