@@ -138,19 +138,14 @@ def _figure(results: Path, plot: plots.Plot) -> Path:
 
 def _numbers(entry: claims.Entry) -> str:
     """A claim with its numbers, and what its verdict stands on."""
-    return f"- {entry.answer} (**{entry.name}**): {'; '.join(filter(None, (entry.clause, _on_what(entry))))}."
-
-
-def _on_what(entry: claims.Entry) -> str:
-    """What the verdict hangs on, and what was left out of it."""
-    return "; ".join(filter(None, (entry.condition, entry.left_out_briefly)))
+    return f"- {entry.answer} (**{entry.name}**): {'; '.join(filter(None, (entry.clause, entry.briefly)))}."
 
 
 def _components(entries: Sequence[claims.Entry]) -> Table:
     """The claims on components by verdict, the largest effects first."""
     order = list(claims.Verdict)
     rows = tuple(
-        (f"**{entry.verdict}**", entry.claim.says, entry.number, str(entry.counting), _on_what(entry))
+        (f"**{entry.verdict}**", entry.claim.says, entry.number, str(entry.counting), entry.briefly)
         for entry in sorted(entries, key=lambda entry: (order.index(entry.verdict), -entry.effect.estimate))
     )
     header = ("", "claim", "full model minus the variant", "tasks", "on what, or why not")

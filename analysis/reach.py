@@ -137,7 +137,7 @@ def as_table(found: pd.DataFrame) -> Table:
     A seed that never gets there is worse than all that do, so that there is no median where most do not; how many do
     stands behind it. Of an even number of seeds the worse of the two in the middle is shown.
     """
-    models, called = units.in_order(found["model"]), names(found)
+    models, called = units.plain_first(found["model"]), names(found)
     ordered = found.sort_values(["grid", "task"], kind="stable")
     rows: list[tuple[str, ...]] = []
     for (grid, task, measure), block in groups(ordered, "grid", "task", "measure", sort=False):

@@ -202,7 +202,7 @@ def comparison_table(numbers: pd.DataFrame, show: Iterable[str] = (SCORE, COST),
     shown = numbers[numbers["shown"] & numbers["group"].isin(list(show))]
     if overall:
         shown = shown[shown["axis"] == ""]
-    models = units.in_order(shown["model"])
+    models = units.plain_first(shown["model"])
     called = names(shown)
     rows: list[tuple[str, ...]] = []
     best: set[tuple[int, int]] = set()

@@ -155,3 +155,8 @@ def in_order(models: Iterable[str]) -> list[str]:
         return (families.index(base) if base in families else len(families), label)
 
     return sorted(set(models), key=place)
+
+
+def plain_first(models: Iterable[str]) -> list[str]:
+    """As `in_order`, but all variants behind all plain models: a wide table shows first what every row has."""
+    return sorted(in_order(models), key=lambda label: label != family(label))

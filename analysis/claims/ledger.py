@@ -84,6 +84,11 @@ class Entry:
         causes = dict.fromkeys(one.cause for one in self.left_out)
         return f"{len(self.left_out)} left out: {', '.join(causes)}" if causes else ""
 
+    @property
+    def briefly(self) -> str:
+        """As `why`, but in short what is left out."""
+        return "; ".join(filter(None, (self.condition, self.left_out_briefly)))
+
 
 @dataclass(frozen=True)
 class Row:
@@ -232,7 +237,7 @@ def as_table(entries: Sequence[Entry]) -> Table:
             one.number,
             units.MISSING if math.isnan(one.p) else f"{one.p:.2g}",
             str(one.effect.n) if one.measured else units.MISSING,
-            one.why,
+            one.briefly,
             str(len(one.runs)) if one.runs else units.MISSING,
         )
         for one in entries
