@@ -1,11 +1,13 @@
 """How much memory a piece of work takes at its highest, and what happens where there is not enough.
 
 On CUDA the allocator counts. On Linux the work is done in a process of its own, whose resident set has a high-water
-mark. Elsewhere nothing tells.
+mark, once the C library has given back what was freed before. Elsewhere nothing tells.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import multiprocessing
 import pickle
 import signal
@@ -88,13 +90,29 @@ def peak(rehearsal: Callable[[], object], work: Callable[[], object], device: to
     return in_a_process(partial(_resident_peak, rehearsal, work))
 
 
-def _resident_peak(rehearsal: Callable[[], object], work: Callable[[], object]) -> float:
-    """Bytes; of a process that has done nothing else."""
+def _resident_peak(rehearsal: Callable[[], object], work: Callable[[], object]) -> float | None:
+    """Bytes; of a process that has done nothing else. None where the rehearsal's memory cannot be given back."""
     rehearsal()
+    if not _give_back():
+        return None
     before = _status_bytes("VmRSS")
     with only_what_is_free(torch.device("cpu")):
         work()
     return float(_status_bytes("VmHWM") - before)
+
+
+def _give_back() -> bool:
+    """Gives memory that was freed back to the system, where the C library can: glibc's malloc_trim.
+
+    Otherwise it stays with this process, to be used again, and what uses it again is not seen in the resident set.
+    """
+    gc.collect()
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except AttributeError:
+        return False
+    trim(ctypes.c_size_t(0))
+    return True
 
 
 def in_a_process(work: Callable[[], T]) -> T:

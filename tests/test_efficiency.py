@@ -336,6 +336,20 @@ def test_peak_memory_sees_what_a_step_holds() -> None:
     assert 1.5 * logits < grown < 5 * logits  # the logits, their softmax, and the gradient
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process's memory")
+def test_peak_memory_has_the_state_of_the_model() -> None:
+    """Weights, gradients and two moments of a parameter, whatever the rehearsal of the same model has freed before."""
+    large = replace(LEARNED, hidden_size=256, feedforward_size=1024, num_heads=4)
+    settings = Efficiency(lengths=(1,), batch_size=64, decode_tokens=1)
+    parameters = sum(one.numel() for one in build(large, phases.dimensions(settings)).parameters())
+    assert parameters > 3_000_000
+    for work, a_parameter in ((phases.train_anew, 16), (partial(phases.infer_anew, "generate"), 4)):
+        once = partial(work, large, settings, 1, CPU, False)
+        found = memory.peak(once, once, CPU)
+        assert found is not None
+        assert a_parameter * parameters <= found < 1.6 * a_parameter * parameters
+
+
 @pytest.mark.parametrize("phase", [phase for phase in schema.PEAK_MEMORIES if phase != "train_step"])
 def test_what_is_done_for_its_memory_is_the_phase(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it calls of a model that was built for it, with no gradient to come."""

@@ -128,6 +128,12 @@ def test_the_peak_is_that_of_the_work() -> None:
     assert 100e6 < found < 105e6
 
 
+def test_where_freed_memory_stays_with_the_process_nothing_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a C library that has no malloc_trim."""
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert memory._resident_peak(partial(hold, 1), partial(hold, 1)) is None
+
+
 def fail(message: str) -> None:
     raise ValueError(message)
 
