@@ -27,6 +27,7 @@ from experiments.environment import prepare_process
 _WORDS = (
     *("not enough memory", "can't allocate memory", "bad_alloc", "out of memory", "could not create a memory"),
     *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+    "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, …_DEVICE_ALLOCATION_FAILED
 )
 
 T = TypeVar("T")

@@ -111,6 +111,9 @@ def test_more_memory_than_is_free_is_refused_while_guarded() -> None:
 
 def test_what_is_a_want_of_memory_and_what_is_not() -> None:
     assert memory.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"))
+    for where in ("HOST", "DEVICE"):
+        words = f"cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_{where}_ALLOCATION_FAILED"
+        assert memory.is_out_of_memory(RuntimeError(words))
     assert memory.is_out_of_memory(MemoryError())
     assert memory.is_out_of_memory(torch.OutOfMemoryError())
     assert not memory.is_out_of_memory(RuntimeError("shapes differ"))
