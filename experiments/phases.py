@@ -243,7 +243,7 @@ def launches_anew(
 ) -> dict[tuple[ModelConfig, str], int]:
     """Builds models, and counts the launches of a phase of `schema.SWEEP_LAUNCHES` of each, after a call left out.
 
-    What there is no memory for is left out.
+    What there is no memory for is left out, and that of which the profiler saw no launch.
     """
     found = {}
     for config, phase in wanted:
@@ -253,7 +253,9 @@ def launches_anew(
             work: Work = training if phase == "train_step" else NextToken(model, batch)
             with around(phase, device, bfloat16):
                 work()
-                found[config, phase] = launches(work, device)
+                launched = launches(work, device)
+            if launched is not None:
+                found[config, phase] = launched
         except Exception as error:
             if not memory.is_out_of_memory(error):
                 raise

@@ -49,7 +49,7 @@ class Profiled:
     Attributes:
         seconds: part → seconds a step, of the device's work on CUDA and of the processor's elsewhere; on CUDA `IDLE`,
             too, in which is what the profiler itself takes.
-        launches: kernels that a step launches on the device; None without one.
+        launches: kernels that a step launches on the device; None without one, or where none was seen.
     """
 
     seconds: dict[str, float]
@@ -113,16 +113,23 @@ def profile(
 
 
 def summed_up(events: list[FunctionEvent], steps: int, taken: float, *, on_device: bool) -> Profiled:
-    """What is in the events of so many steps that took so many seconds together."""
+    """What is in the events of so many steps that took so many seconds together.
+
+    Raises:
+        RuntimeError: there is no kernel in them, though the steps were on a GPU: its time went unseen, it was not idle.
+    """
     seconds = {part: total / steps for part, total in by_part(events, on_device=on_device).items()}
     if not on_device:
         return Profiled(seconds, None)
+    if not any(seconds.values()):
+        raise RuntimeError("the profiler saw no kernel on the GPU: may this user profile it (CUPTI)?")
     seconds[IDLE] = max(0.0, taken / steps - sum(seconds.values()))
-    return Profiled(seconds, _launches(event.name for event in events) / steps)
+    launched = _launches(event.name for event in events)
+    return Profiled(seconds, None if launched is None else launched / steps)
 
 
-def launches(work: Callable[[], object], device: torch.device) -> int:
-    """Kernels that a piece of work launches on a CUDA device.
+def launches(work: Callable[[], object], device: torch.device) -> int | None:
+    """Kernels that a piece of work launches on a CUDA device; None where the profiler saw none.
 
     A recurrence over a long sequence launches hundreds of thousands, of which to make `FunctionEvent`s takes a minute.
     """
@@ -135,9 +142,9 @@ def launches(work: Callable[[], object], device: torch.device) -> int:
     return _launches(event.name() for event in profiler.profiler.kineto_results.events())
 
 
-def _launches(events: Iterable[str]) -> int:
-    """How many of these events, by name, are launches."""
-    return sum(name in _LAUNCHES for name in events)
+def _launches(events: Iterable[str]) -> int | None:
+    """How many of these events, by name, are launches; None where none is: work on a GPU has some, seen or not."""
+    return sum(name in _LAUNCHES for name in events) or None
 
 
 def by_part(events: list[FunctionEvent], *, on_device: bool = False) -> dict[str, float]:

@@ -402,6 +402,8 @@ def test_launches_are_of_one_training_step_and_of_one_token(monkeypatch: pytest.
     wanted = [(SINUSOIDAL, "train_step"), (SINUSOIDAL, "generate"), (replace(LSTM, hidden_size=10**9), "generate")]
     found = phases.launches_anew(wanted, SETTINGS, 4, CPU, False)
     assert found == {wanted[0]: 2, wanted[1]: 1}  # for the last there is no memory
+    monkeypatch.setattr(profiling, "_LAUNCHES", ())  # as where the profiler sees none
+    assert phases.launches_anew(wanted[:1], SETTINGS, 4, CPU, False) == {}
 
 
 def test_launches_are_counted_once_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,8 +412,10 @@ def test_launches_are_counted_once_a_model(monkeypatch: pytest.MonkeyPatch) -> N
 
     def elsewhere(work: Any) -> Any:
         asked.append(work.args)
-        if len(asked) > 1:
+        if len(asked) == 2:
             raise RuntimeError("all CUDA-capable devices are busy or unavailable")
+        if len(asked) == 3:
+            raise ValueError("whatever it is")
         return {(LSTM, "train_step"): 90, (LSTM, "generate"): 9, (SINUSOIDAL, "train_step"): 70}
 
     monkeypatch.setattr(memory, "in_a_process", elsewhere)
@@ -425,10 +429,10 @@ def test_launches_are_counted_once_a_model(monkeypatch: pytest.MonkeyPatch) -> N
     contenders[1].going_on.remove("generate")
     efficiency._count_launches(contenders, 16, CPU)
     assert asked == []
-    for _ in range(2):
+    for _ in range(3):
         efficiency._count_launches(contenders, 16, torch.device("cuda"))
     wanted = [(LSTM, "train_step"), (LSTM, "generate"), (SINUSOIDAL, "train_step")]
-    assert asked == [(wanted, SETTINGS, 16, torch.device("cuda:3"), False)] * 2
+    assert asked == [(wanted, SETTINGS, 16, torch.device("cuda:3"), False)] * 3
     step, token = schema.SWEEP_LAUNCHES.values()
     lstm, transformer, other = (one.values for one in recorders)
     assert lstm == other == {step: {16: 90}, token: {16: 9}}

@@ -133,6 +133,16 @@ def test_a_device_that_waits_is_idle() -> None:
     assert here.launches is None
 
 
+def test_a_device_of_which_nothing_was_seen_is_not_idle() -> None:
+    """As where CUPTI is closed to the user: there are operations, marks, and nothing of what the device did."""
+    events = [event("aten::mm", 50), event("part: attention", 60)]
+    with pytest.raises(RuntimeError, match="saw no kernel"):
+        profiling.summed_up(events, 2, 200e-6, on_device=True)
+    unlaunched = profiling.summed_up([event("aten::mm", 50, gemm=40)], 1, 200e-6, on_device=True)
+    assert unlaunched.launches is None
+    assert profiling.summed_up(events, 2, 200e-6, on_device=False).launches is None
+
+
 def test_a_kernel_counts_once_and_where_it_was_launched() -> None:
     """Operations with their kernels, and kernels and marks on the device."""
     mark = event("part: attention", 100)
@@ -149,7 +159,7 @@ def test_a_kernel_counts_once_and_where_it_was_launched() -> None:
 def test_launches_are_counted_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Additions in their place: on a processor there are no launches."""
     matrix = torch.ones(2, 2)
-    assert profiling.launches(lambda: (matrix + matrix) * matrix + matrix, CPU) == 0
+    assert profiling.launches(lambda: (matrix + matrix) * matrix + matrix, CPU) is None
     monkeypatch.setattr(profiling, "_LAUNCHES", ("aten::add",))
     assert profiling.launches(lambda: (matrix + matrix) * matrix + matrix, CPU) == 2
 
