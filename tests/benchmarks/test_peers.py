@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 ROWS = {
     **{"training": 2, "lstm": 3, "decoding": 3, "step": 1, "memory": 1, "peak": 1},
-    **{"launches": 0, "graphs": 0, "bookkeeping": 1},  # without a GPU
+    **{"graphs": 0, "bookkeeping": 1, "launches": 0},  # without a GPU
 }
 ON_GPU = {"peak": 1, "launches": 6, "graphs": 6}  # more
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
@@ -49,6 +49,27 @@ def test_a_row(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
             continue
         at_most, bar = row.bar[0] == "≤", float(row.bar[2:].rstrip("×"))
         assert row.met == (row.found <= bar if at_most else row.found >= bar)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("training", 1), ("decoding", 1)])
+def test_without_bart_its_rows_are_left_out(
+    name: str, rows: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for constant, value in {"SIZES": (8,), "LENGTHS": (4,), "BATCH": 3, "TOKENS": 2, "ROUNDS": 1}.items():
+        monkeypatch.setattr(peers, constant, value)
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    peers.has_bart.cache_clear()
+    found = list(peers.ROWS[name](CPU))
+    peers.has_bart.cache_clear()
+    assert len(found) == rows
+    assert not any("BART" in row.what for row in found)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "pip install -e '.[peers]'" in said
+
+
+def test_what_is_profiled_is_profiled_last() -> None:
+    """A process launches more slowly ever after."""
+    assert list(peers.ROWS)[-1] == "launches"
 
 
 def test_rows_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
