@@ -12,6 +12,7 @@ import torch
 from experiments import schema
 
 DISTURBING = 0.1  # processor seconds a second that others may use before a point counts as disturbed
+COUNTED = 0.03  # seconds by which the difference of counters may be off, each of which moves in hundredths of a second
 ENERGY_SECONDS = 2.0  # of work between two readings of the energy counter, which moves some ten times a second
 
 
@@ -27,7 +28,7 @@ class Watch:
         """The metrics of schema.MACHINE; what cannot be read is left out."""
         others, idle = _processor_seconds()
         seconds = time.perf_counter() - self._start
-        disturbed = others - self._others > DISTURBING * seconds
+        disturbed = others - self._others > DISTURBING * seconds + COUNTED
         if self.device.type == "cuda":  # work on it needs one core, of which a server has many, for many others
             disturbed = disturbed and idle - self._idle < seconds
         found = {schema.LOAD: psutil.getloadavg()[0], schema.THREADS: float(torch.get_num_threads())}

@@ -200,7 +200,8 @@ SWEEP_LAUNCHES = {
     "train_step": "efficiency/train_launches_per_step",
     "generate": "efficiency/generate_launches_per_token",
 }
-# The state of the machine while a length (or, by position, a position) was measured.
+# The state of the machine while a length (or, by position, a position) was measured; of a length's phases the last
+# one's, but disturbed is a length of which any phase was.
 LOAD = "efficiency/load_average"  # of the last minute
 THREADS = "efficiency/threads"  # that torch may use
 CLOCK = "efficiency/clock_hertz"  # of the device, at the end; absent where it cannot be read

@@ -377,6 +377,27 @@ def test_what_is_done_for_its_memory_is_the_phase(phase: str, monkeypatch: pytes
     assert called == expected[phase]
 
 
+def test_a_length_is_as_disturbed_as_its_worst_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is watched alone; the load is that of the last."""
+    no_clock(monkeypatch)
+    states = iter([(0.0, 1.0), (1.0, 2.0), (0.0, 3.0), (0.0, 4.0), (0.0, 5.0), *[(0.0, 6.0)] * 5])
+
+    class Watch:
+        def __init__(self, device: torch.device) -> None:
+            pass
+
+        def state(self) -> dict[str, float]:
+            disturbed, load = next(states)
+            return {schema.DISTURBED: disturbed, schema.LOAD: load}
+
+    monkeypatch.setattr(efficiency.machine, "Watch", Watch)
+    (recorder,), errors = measured([SINUSOIDAL], SETTINGS)
+    assert errors == [None]
+    assert recorder.values[schema.DISTURBED] == {4: 1.0, 16: 0.0}
+    assert recorder.values[schema.LOAD] == {4: 5.0, 16: 6.0}
+    assert next(states, None) is None
+
+
 def test_energy_is_that_of_a_thousand_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a counter that says one joule for each call."""
     no_clock(monkeypatch)

@@ -42,6 +42,19 @@ def test_own_work_is_no_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
         assert machine.Watch(CPU).state()[schema.DISTURBED] == disturbed
 
 
+@pytest.mark.parametrize(("others", "disturbed"), [(0.02, 0), (0.05, 1)])
+def test_what_is_short_is_not_disturbed_by_ticks(
+    others: float, disturbed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a twentieth of a second: two ticks of the counters are in how they are read, five are somebody else."""
+    clock, everyone = iter([0.0, 0.05]), iter([100.0, 100.05 + others])
+    this = iter([5.0, 5.05])
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(machine.psutil, "cpu_times", lambda: _Times(next(everyone)))
+    monkeypatch.setattr(machine.psutil, "Process", lambda: _Process(next(this)))
+    assert machine.Watch(CPU).state()[schema.DISTURBED] == disturbed
+
+
 @pytest.mark.parametrize(
     ("others", "idle", "processes", "disturbed"),
     [
