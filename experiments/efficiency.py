@@ -404,7 +404,7 @@ class _Contender:
         """Records joules for 1,000 tokens, where the device counts them."""
         try:
             with around(phase, self.device, self.bfloat16):
-                found = machine.joules(self.work(phase), self.device)
+                found = machine.joules(self.work(phase), self.device, self.settings.warmup)
         except Exception as error:
             self.stop(phase, self.length, error.with_traceback(None))
             return

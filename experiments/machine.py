@@ -39,16 +39,17 @@ class Watch:
         return found
 
 
-def joules(work: Callable[[], object], device: torch.device) -> float | None:
+def joules(work: Callable[[], object], device: torch.device, warmup: int) -> float | None:
     """Energy of one call of `work`, by NVIDIA's own counter over some seconds of calls; None where there is none.
 
-    A call before them is left out.
+    `warmup` calls before them are left out: work that is recorded (experiments.graphs) is so at its second call.
     """
     handle = _nvidia(device)
     if handle is None:
         return None
     try:
-        work()
+        for _ in range(warmup):
+            work()
         torch.cuda.synchronize(device)
         calls, start, before = 0, time.perf_counter(), pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         while time.perf_counter() - start < ENERGY_SECONDS:

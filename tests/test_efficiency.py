@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from simulated_graphs import Simulated
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments import efficiency, memory, phases, profiling, schema, timing
+from experiments import efficiency, graphs, memory, phases, profiling, schema, timing
 from experiments.config import Efficiency
 from experiments.data import Batch
 from experiments.efficiency import Subject
@@ -402,7 +403,7 @@ def test_energy_is_that_of_a_thousand_tokens(monkeypatch: pytest.MonkeyPatch) ->
     """By a counter that says one joule for each call."""
     no_clock(monkeypatch)
 
-    def joules(work: Callable[[], object], device: torch.device) -> float:
+    def joules(work: Callable[[], object], device: torch.device, warmup: int) -> float:
         work()
         return 1.0
 
@@ -413,6 +414,36 @@ def test_energy_is_that_of_a_thousand_tokens(monkeypatch: pytest.MonkeyPatch) ->
     for phase, count in tokens.items():
         assert recorder.values[schema.ENERGIES[phase]] == dict.fromkeys((4, 16), 1000 / count)
     assert recorder.values[schema.ENERGIES["generate"]] == {4: 1000 / (32 * 4), 16: 1000 / (8 * 4)}
+
+
+def test_energy_has_no_recording_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All graphs of a phase are there when the counter is read first."""
+    no_clock(monkeypatch)
+    recorded: list[str] = []
+
+    class Counting(Simulated):
+        def record(self, work: Callable[[], Any]) -> Any:
+            recorded.append("recorded")
+            return super().record(work)
+
+    def counter(handle: object) -> int:
+        recorded.append("read")
+        return 0
+
+    for module in (graphs, phases):
+        monkeypatch.setattr(module, "GraphRecorder", Counting)
+    monkeypatch.setattr(efficiency.machine, "_nvidia", lambda device: object())
+    monkeypatch.setattr(efficiency.machine, "ENERGY_SECONDS", 0.05)
+    monkeypatch.setattr(efficiency.machine.torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(efficiency.machine.pynvml, "nvmlDeviceGetTotalEnergyConsumption", counter)
+    settings = SETTINGS.model_copy(update={"warmup": 2, "cuda_graphs": True})
+    contender = efficiency._Contender(Subject(SINUSOIDAL, 0, Recorder(), Kept()), settings, CPU, False)
+    contender.begin(4)
+    for phase, graphs_of_it in (("train_step", 1), ("generate", 1 + settings.decode_tokens)):
+        recorded.clear()
+        contender.measure_energy(phase, schema.ENERGIES[phase])
+        assert contender.error is None
+        assert recorded == [*["recorded"] * graphs_of_it, "read", "read"]
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")

@@ -92,11 +92,11 @@ class _Process:
 
 
 def test_there_is_no_energy_without_a_counter() -> None:
-    assert machine.joules(lambda: None, CPU) is None
+    assert machine.joules(lambda: None, CPU, 1) is None
 
 
 def test_energy_is_what_the_counter_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a counter that moves 50 joules in four calls, after one that makes what all of them need."""
+    """By a counter that moves 50 joules in four calls, after two that make what all of them need."""
     called: list[None] = []
     clock = iter([0.0, 0.5, 1.0, 1.5, 1.99, 2.0])
     counter = iter([7_000, 57_000])
@@ -104,8 +104,8 @@ def test_energy_is_what_the_counter_says(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(machine.torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(machine.pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda handle: next(counter))
-    assert machine.joules(lambda: called.append(None), torch.device("cuda")) == 50 / 4
-    assert len(called) == 1 + 4
+    assert machine.joules(lambda: called.append(None), torch.device("cuda"), 2) == 50 / 4
+    assert len(called) == 2 + 4
 
 
 @linux
@@ -213,7 +213,7 @@ def test_only_a_process_that_was_killed_died_of_memory() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_energy_and_clock_on_cuda() -> None:
     matrix = torch.randn(4096, 4096, device="cuda")
-    energy = machine.joules(lambda: matrix @ matrix, matrix.device)
+    energy = machine.joules(lambda: matrix @ matrix, matrix.device, 1)
     assert energy is not None
     assert energy > 0
     assert machine.Watch(matrix.device).state()[schema.CLOCK] > 0
