@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +29,40 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The benchmarks in a file, by model.
 
     Raises:
-        BenchmarkError: the file cannot be read, or a benchmark of a model in it lacks what the suite's own note, or it
-            has none.
+        BenchmarkError: the file cannot be read or is none of pytest-benchmark, or a benchmark of a model in it lacks
+            what the suite's own note, or it has none.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        benchmarks, date = content["benchmarks"], content["datetime"]
+        date, started = content["datetime"], _milliseconds(content["datetime"])
+        benchmarks = [(one, dict(one["extra_info"]), one["name"]) for one in content["benchmarks"]]
     except OSError as error:
         raise BenchmarkError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise BenchmarkError(f"{path}: not a JSON file of pytest-benchmark (make bench writes one)") from None
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for benchmark in benchmarks:
-        noted = benchmark["extra_info"]
+    for benchmark, noted, name in benchmarks:
         if not noted.keys() & set(NOTED):
             continue  # about something else: how long it takes to draw a batch
-        missing = [name for name in NOTED if name not in noted]
+        missing = [one for one in NOTED if one not in noted]
         if missing or noted["phase"] not in schema.PHASES:
-            raise BenchmarkError(f"{path}: {benchmark['name']} does not note {', '.join(missing) or 'a known phase'}")
-        found[noted["model"]].append({"datetime": date, **noted, **benchmark})
+            raise BenchmarkError(f"{path}: {name} does not note {', '.join(missing) or 'a known phase'}")
+        found[noted["model"]].append({"datetime": date, "started": started, **noted, **benchmark})
     if not found:
         raise BenchmarkError(f"{path}: no benchmark in it is about a model (make bench writes some)")
     return dict(found)
 
 
+def _milliseconds(date: str) -> int:
+    """Since 1970, of a date as pytest-benchmark writes it: of UTC, which it may leave unsaid."""
+    read = datetime.fromisoformat(date)
+    return int((read if read.tzinfo is not None else read.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
 def track(found: dict[str, list[dict[str, Any]]], store: Store) -> list[str]:
     """Tracks a run for each model, its times as ``efficiency/`` curves by length.
+
+    A run starts when its file was written, not when that is imported: of several the newest counts (analysis.runs).
 
     Returns:
         The models whose benchmarks the store did not have yet.
@@ -78,7 +87,7 @@ def track(found: dict[str, list[dict[str, Any]]], store: Store) -> list[str]:
             continue  # another process imports the same file
         settings = {"dtype": first["dtype"], "date": first["datetime"]}
         try:
-            tracked = TrackedRun(store, state, key, f"{model} · benchmarks", tags, settings)
+            tracked = TrackedRun(store, state, key, f"{model} · benchmarks", tags, settings, started=first["started"])
         except AlreadyOver:
             state.discard()
             continue

@@ -1,7 +1,8 @@
 """What is sent to MLflow of one run, in a form that may be repeated: the store then has everything once.
 
 A record (experiments.state keeps it) is what the store is to be told of a run, in plain values: its id there (None
-while it has none), status, reason, name, tags, parameters (none once the store has taken them), dataset and points.
+while it has none), when it started (milliseconds since 1970; None or absent: when the store hears of it), status,
+reason, name, tags, parameters (none once the store has taken them), dataset and points.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def send_record(client: MlflowClient, experiment_id: str, state: RunState, recor
 def create(client: MlflowClient, experiment_id: str, state: RunState, record: dict[str, Any]) -> None:
     """Creates the run and notes its id, sends its parameters: what of this the store has not taken yet."""
     if record["run_id"] is None:
-        run = client.create_run(experiment_id, run_name=record["name"], tags=record["tags"])
+        run = client.create_run(
+            experiment_id, start_time=record.get("started"), run_name=record["name"], tags=record["tags"]
+        )
         record["run_id"] = run.info.run_id
         state.write_record(record)
     parameters = [Param(name, value) for name, value in record["parameters"]]

@@ -55,6 +55,7 @@ class TrackedRun:
         tags: Mapping[str, str],
         settings: Mapping[str, Any],
         since: float = math.inf,
+        started: int | None = None,
     ) -> None:
         """Begins the run, or takes it up again if its state is there.
 
@@ -66,6 +67,7 @@ class TrackedRun:
             tags: of experiments.schema, but for the key and the host.
             settings: of the run, as its parameters.
             since: seconds since 1970; a failure after that is not to be tried again.
+            started: milliseconds since 1970, of what was measured before it is tracked; None: now.
 
         Raises:
             AlreadyOver: it is finished, or has failed since.
@@ -94,6 +96,7 @@ class TrackedRun:
         self.resumed = record is not None
         self._record: dict[str, Any] = record or {
             "run_id": None,
+            "started": started,
             "status": RUNNING,
             "reason": "",
             "name": name,

@@ -76,6 +76,19 @@ def test_the_same_file_twice_is_one_result(tmp_path: Path) -> None:
     assert runs.load(uri, [benchmarks.GRID])["run_id"].nunique() == 1
 
 
+def test_the_newest_file_counts_whenever_it_is_imported(tmp_path: Path) -> None:
+    """Dates of UTC, said or not."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    for date, seconds in (("2026-03-01T00:00:00.5", 2.0), ("2026-02-01T01:00:00+01:00", 1.0)):
+        found = benchmarks.read(written(tmp_path, [benchmark("lstm", "encode", 32, seconds)], datetime=date))
+        assert benchmarks.track(found, open_store(uri, benchmarks.GRID, "")) == ["lstm"]
+    table = runs.load(uri, [benchmarks.GRID])
+    starts = sorted(set(table["start_time"]))
+    assert [str(start) for start in starts] == ["2026-02-01 00:00:00+00:00", "2026-03-01 00:00:00.500000+00:00"]
+    kept = runs.results(table)
+    assert kept.loc[kept["metric"] == schema.ENCODE_SECONDS, "value"].tolist() == [2.0]
+
+
 def test_what_is_not_about_a_model_is_left_out(tmp_path: Path) -> None:
     """`make bench` times the drawing of batches, too, in the same file."""
     drawing = {"name": "test_drawing[reverse]", "stats": {"median": 1.0}, "extra_info": {"batches": 640, "ratio": 0.01}}
@@ -94,6 +107,10 @@ def test_what_is_no_benchmark_of_this_suite_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(benchmarks.BenchmarkError, match=message):
             benchmarks.read(written(tmp_path, entries))
+    bare = {name: value for name, value in benchmark("lstm", "encode", 32, 1.0).items() if name != "extra_info"}
+    for content in ({"benchmarks": None}, {"benchmarks": [bare]}, {"benchmarks": [None]}, {"datetime": "some day"}):
+        with pytest.raises(benchmarks.BenchmarkError, match="not a JSON file of pytest-benchmark"):
+            benchmarks.read(written(tmp_path, [benchmark("lstm", "encode", 32, 1.0)], **content))
     (tmp_path / "other.json").write_text('["benchmarks"]', encoding="utf-8")
     with pytest.raises(benchmarks.BenchmarkError, match="not a JSON file of pytest-benchmark"):
         benchmarks.read(tmp_path / "other.json")
