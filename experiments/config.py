@@ -26,6 +26,7 @@ from experiments.schema import (
     PROFILE,
     RANDOM,
     SEQUENCE_ACCURACY,
+    STEP_PARTS,
     TUNING,
     WER,
 )
@@ -449,6 +450,8 @@ def run_key(run: Run, device: str) -> str:
     decisive = {"version": RESULT_VERSION, "device": device, **run.settings()}
     if isinstance(run, LearnRun | GradientsRun):
         decisive["task"] = run.task.decisive()
+    if isinstance(run, ProfileRun):
+        decisive["parts"] = STEP_PARTS  # what an earlier list of them left out is in none of its results
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -3,10 +3,17 @@
 A forward operation belongs to the innermost part in which it is called, a backward one to the part of the forward
 operation of which it is the gradient (torch numbers both alike). On a GPU its own work is what counts; the time when it
 has none is a part, too.
+
+Attention is all of it: a Transformer's with its projections, of the source, too, and an LSTM decoder's with the layer
+that merges context and state. Embedding includes positions that are added, recurrence what inputs add to the gates.
+`OTHER` are the operations that no part claims: residual connections, dropout, gradients that are added up.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,19 +29,30 @@ from torch.autograd.profiler_util import FunctionEvent
 
 from experiments.config import Profile
 from experiments.data import TaskData
+from experiments.schema import STEP_PARTS
 from experiments.timing import wait_for
 from experiments.training import update, uses_bfloat16
-from models.attention import Attention
+from models.attention import Attention, SourceAttention
+from models.embeddings import TokenEmbedding
 from models.interface import EncoderDecoder
-from models.lstm import Recurrence
+from models.lstm import GateWeights, LSTMDecoder, Recurrence
+from models.positions import LearnedPositions, SinusoidalPositions
 from models.transformer import FeedForward
 
-ATTENTION, FEED_FORWARD, RECURRENCE = "attention", "feed-forward", "recurrence"
-LOSS, OPTIMISER, DATA, LOGGING, OTHER = "softmax and loss", "optimiser", "data", "logging", "other"
-IDLE = "device idle"  # on CUDA: when no kernel was at work
-PARTS = (ATTENTION, FEED_FORWARD, RECURRENCE, LOSS, OPTIMISER, DATA, LOGGING, OTHER)
-_MODULES: dict[type[nn.Module], str] = {Attention: ATTENTION, FeedForward: FEED_FORWARD, nn.LSTM: RECURRENCE}
+ATTENTION, FEED_FORWARD, RECURRENCE, EMBEDDING, NORMALISATION, OUTPUT, LOSS, *_ = STEP_PARTS
+*_, OPTIMISER, DATA, LOGGING, OTHER, BETWEEN, IDLE = STEP_PARTS
+PARTS = STEP_PARTS[: STEP_PARTS.index(IDLE)]
+_MODULES: dict[type[nn.Module], str] = {
+    Attention: ATTENTION,
+    FeedForward: FEED_FORWARD,
+    nn.LSTM: RECURRENCE,
+    TokenEmbedding: EMBEDDING,
+    LearnedPositions: EMBEDDING,
+    SinusoidalPositions: EMBEDDING,
+    nn.LayerNorm: NORMALISATION,
+}
 _MARK = "part: "  # before the part's name, in the trace
+_STEP = _MARK + OTHER  # around each step
 _BACKWARD = "autograd::engine::evaluate_function"
 _LAUNCHES = (
     *("cudaLaunchKernel", "cudaLaunchKernelExC", "cudaLaunchCooperativeKernel", "cudaGraphLaunch"),
@@ -100,14 +118,21 @@ def profile(
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with _marked(model), torch.profiler.profile(activities=activities) as profiler:
-        wait_for(device)
-        start = time.perf_counter()
-        for number in range(settings.warmup, settings.warmup + settings.steps):
-            with record_function(_MARK + OTHER):
-                step(number)
-        wait_for(device)
-        taken = time.perf_counter() - start
+    profiler = torch.profiler.profile(activities=activities)
+    with _marked(model):
+        with without_usdt():
+            profiler.start()
+        try:
+            wait_for(device)
+            start = time.perf_counter()
+            for number in range(settings.warmup, settings.warmup + settings.steps):
+                with record_function(_STEP):
+                    step(number)
+            wait_for(device)
+            taken = time.perf_counter() - start
+        finally:
+            with without_usdt():
+                profiler.stop()
     profiler.export_chrome_trace(str(trace))
     return summed_up(list(profiler.events() or []), settings.steps, taken, on_device=device.type == "cuda")
 
@@ -148,7 +173,7 @@ def _launches(events: Iterable[str]) -> int | None:
 
 
 def by_part(events: list[FunctionEvent], *, on_device: bool = False) -> dict[str, float]:
-    """Seconds of each of `PARTS` in the events of a profiler; time that is of no part is `OTHER`."""
+    """Seconds of each of `PARTS` in the events of a profiler; they add up to all that these took."""
     of_number: dict[int, str] = {}  # of an operation of the forward pass → its part
     for event in sorted(events, key=lambda event: event.time_range.start):
         if event.sequence_nr >= 0 and not any(_is_backward(one) for one in _upwards(event)):
@@ -156,7 +181,8 @@ def by_part(events: list[FunctionEvent], *, on_device: bool = False) -> dict[str
     total = dict.fromkeys(PARTS, 0.0)
     for event in events:
         microseconds = _of_its_kernels(event) if on_device else event.self_cpu_time_total
-        total[_part(event, of_number)] += microseconds / 1e6
+        part = BETWEEN if event.name == _STEP else _part(event, of_number)
+        total[part] += microseconds / 1e6
     return total
 
 
@@ -196,38 +222,66 @@ def _upwards(event: FunctionEvent) -> Iterator[FunctionEvent]:
 
 
 @contextmanager
-def _marked(model: nn.Module) -> Iterator[None]:
+def _marked(model: EncoderDecoder) -> Iterator[None]:
     """Marks in the trace which part of the model is at work."""
-    open_: list[record_function] = []
-    handles = []
-    for module in model.modules():
-        part = next((part for kind, part in _MODULES.items() if isinstance(module, kind)), None)
-        if part is None:
-            continue
-
-        def enter(module: nn.Module, inputs: object, part: str = part) -> None:
-            open_.append(record_function(_MARK + part))
-            open_[-1].__enter__()
-
-        def leave(module: nn.Module, inputs: object, outputs: object) -> None:
-            open_.pop().__exit__(None, None, None)
-
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    stepping = [module for module in model.modules() if isinstance(module, Recurrence)]
-    for recurrence in stepping:  # position by position, where attention feeds its input, no module is called
-        recurrence.step = _marking(recurrence.step)  # type: ignore[method-assign]
+    methods = [(owner, name, vars(owner).get(name), part) for owner, name, part in _methods(model)]
+    for owner, name, _, part in methods:
+        setattr(owner, name, _marking(getattr(owner, name), part))
     try:
         yield
     finally:
-        for recurrence in stepping:
-            del recurrence.step
-        for handle in handles:
-            handle.remove()
+        for owner, name, own, _ in methods:
+            if own is None:  # it was that of the owner's class
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
 
 
-def _marking(function: Callable[..., Any]) -> Callable[..., Any]:
+def _methods(model: EncoderDecoder) -> Iterator[tuple[object, str, str]]:
+    """Whose method of which name is which part; of one that calls another, what the other does is of its part."""
+    for module in model.modules():
+        for kind, part in _MODULES.items():
+            if isinstance(module, kind):
+                yield module, "forward", part
+        if isinstance(module, SourceAttention):
+            yield module, "project", ATTENTION
+        if isinstance(module, Recurrence):
+            yield module, "step_weights", RECURRENCE
+    decoder = model.decoder
+    yield decoder.output, "forward", OUTPUT
+    if isinstance(decoder, LSTMDecoder):
+        yield decoder.projection, "forward", OUTPUT
+        # Position by position, where attention feeds its input, nn.LSTM is not called.
+        yield decoder, "advance", RECURRENCE
+        yield GateWeights, "project", RECURRENCE
+        if decoder.attention is not None:
+            yield decoder, "attend", ATTENTION
+
+
+def _marking(function: Callable[..., Any], part: str) -> Callable[..., Any]:
     def marked(*arguments: Any, **more: Any) -> Any:
-        with record_function(_MARK + RECURRENCE):
+        with record_function(_MARK + part):
             return function(*arguments, **more)
 
     return marked
+
+
+@contextmanager
+def without_usdt() -> Iterator[None]:
+    """Keeps from standard error the lines by which torch's profiler marks its start and end; others come afterwards.
+
+    KINETO_LOG_LEVEL could not: it ranks these lines above errors, which it would hide, too.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            said.seek(0)
+            for line in said:
+                if not line.startswith(b"USDT:"):
+                    os.write(terminal, line)
+            os.close(terminal)

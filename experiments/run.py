@@ -232,7 +232,7 @@ def _execute_profile(run: ProfileRun, config: ModelConfig, place: Place, tracked
         trace=tracked.file(schema.TRACE_ARTIFACT),
     )
     for part, seconds in found.seconds.items():
-        tracked.point(f"{schema.PROFILE_SECONDS}{part.replace(' ', '_')}", seconds)
+        tracked.point(schema.PART_SECONDS[part], seconds)
     if found.launches is not None:
         tracked.point(schema.LAUNCHES, found.launches)
     tracked.table(("part", "milliseconds", "share"), found.rows(), schema.PROFILE_ARTIFACT)

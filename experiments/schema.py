@@ -230,7 +230,15 @@ GRADIENT_ACCURACY = {  # share of right answers there, 0..1
 }
 
 # --- metrics of a profile (scalars): where a training step's time goes ----------------------------------------------
-PROFILE_SECONDS = "profile/seconds_of_"  # seconds a step of a part: "profile/seconds_of_attention"
+# Parts of a step, in the order of tables and figures: those of models, those of every training, and what remains.
+STEP_PARTS = (
+    *("attention", "feed-forward", "recurrence", "embedding", "normalisation", "output layer", "softmax and loss"),
+    *("optimiser", "data", "logging", "other"),
+    "between operations",  # of no part: Python, autograd, and the profiler itself; on CUDA, where it does not count: 0
+    "device idle",  # on CUDA: when no kernel was at work
+)
+# Seconds a step of each; they add up to the step. A run has no "device idle" where there is no CUDA device.
+PART_SECONDS = {part: f"profile/seconds_of_{part.replace(' ', '_')}" for part in STEP_PARTS}
 LAUNCHES = "profile/launches_per_step"  # of kernels on a CUDA device; absent elsewhere
 
 # --- what the whole run took (scalar) --------------------------------------------------------------------------------

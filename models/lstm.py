@@ -315,12 +315,12 @@ class LSTMDecoder(Decoder):
             weights = self.recurrence.step_weights()
             tops = [torch.zeros_like(layers[-1][0])]
             for projected in weights.first.project(embedded).unbind():  # (B, 4H)
-                top, layers = self._advance(projected, layers, tops[-1], source, memory.mask, weights)
+                top, layers = self.advance(projected, layers, tops[-1], source, memory.mask, weights)
                 tops.append(top)
             return self._logits(torch.stack(tops[1:], dim=1))
         start = [(hidden[None].contiguous(), cell[None].contiguous()) for hidden, cell in layers]  # as cuDNN asks for
         states, _ = self.recurrence(embedded, start)  # (T, B, H)
-        return self._logits(self._attend(states.transpose(0, 1), source, memory.mask))
+        return self._logits(self.attend(states.transpose(0, 1), source, memory.mask))
 
     def start(self, memory: Memory, max_length: int) -> LSTMState:
         """Its size does not depend on `max_length`."""
@@ -339,7 +339,7 @@ class LSTMDecoder(Decoder):
     def step(self, tokens: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """(B,) tokens → logits (B, V). What a token adds to the first layer's gates is looked up, not computed."""
         projected = F.embedding(tokens, state.inputs)
-        top, layers = self._advance(projected, state.layers, state.fed, state.source, state.mask, state.weights)
+        top, layers = self.advance(projected, state.layers, state.fed, state.source, state.mask, state.weights)
         return self._logits(top), replace(state, layers=layers, fed=None if state.fed is None else top)
 
     def _start(self, memory: Memory) -> list[Pair]:
@@ -350,7 +350,7 @@ class LSTMDecoder(Decoder):
         parts = torch.tanh(self.bridge(memory.mean())).chunk(2 * (1 + len(self.recurrence.above)), dim=-1)
         return list(zip(parts[0::2], parts[1::2], strict=True))
 
-    def _advance(
+    def advance(
         self,
         projected: Tensor,
         layers: list[Pair],
@@ -363,9 +363,9 @@ class LSTMDecoder(Decoder):
         if fed is not None:
             projected = torch.addmm(projected, fed, weights.first.inputs[self.embedding.embedding_dim :])
         top, layers = self.recurrence.step(projected, layers, weights)
-        return (top if self.attention is None else self._attend(top[:, None], source, mask)[:, 0]), layers
+        return (top if self.attention is None else self.attend(top[:, None], source, mask)[:, 0]), layers
 
-    def _attend(self, states: Tensor, source: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
+    def attend(self, states: Tensor, source: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
         """(B, T, H) → attentional states tanh(W [context; state]) (B, T, H) (Luong et al. 2015, equation 5).
 
         Without attention, the states as they are.

@@ -5,27 +5,40 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
+from mlflow.artifacts import load_dict
 from torch import nn
 from torch.autograd import DeviceType
 from torch.autograd.profiler import record_function
 from torch.autograd.profiler_util import FunctionEvent
 
-from experiments import profiling
-from experiments.config import Profile
+from analysis import runs as runs_table
+from experiments import profiling, schema
+from experiments.attempts import Outcome, Place
+from experiments.config import Profile, run_key
+from experiments.grid import load_grid
 from experiments.inputs import load_task
+from experiments.run import execute
+from experiments.stores import open_store
 from experiments.tasks import TASKS
 from models.config import Dimensions, LSTMConfig, ModelConfig, TransformerConfig
+from models.lstm import GateWeights
 from models.registry import build
 
 CPU = torch.device("cpu")
 LSTM = LSTMConfig(hidden_size=16, embedding_size=16)
 TRANSFORMER = TransformerConfig(hidden_size=16, feedforward_size=32)
-ALWAYS = {profiling.LOSS, profiling.OPTIMISER, profiling.DATA, profiling.LOGGING, profiling.OTHER}
+ALWAYS = {
+    *(profiling.EMBEDDING, profiling.OUTPUT, profiling.LOSS, profiling.OPTIMISER, profiling.DATA, profiling.LOGGING),
+    *(profiling.OTHER, profiling.BETWEEN),
+}
 
 
 @pytest.mark.parametrize(
@@ -33,11 +46,14 @@ ALWAYS = {profiling.LOSS, profiling.OPTIMISER, profiling.DATA, profiling.LOGGING
     [
         (LSTM, {profiling.RECURRENCE}),
         (replace(LSTM, attention="general"), {profiling.RECURRENCE, profiling.ATTENTION}),
-        (TRANSFORMER, {profiling.ATTENTION, profiling.FEED_FORWARD}),
+        (TRANSFORMER, {profiling.ATTENTION, profiling.FEED_FORWARD, profiling.NORMALISATION}),
     ],
     ids=["lstm", "lstm_attention", "transformer"],
 )
-def test_a_step_is_taken_apart(config: ModelConfig, parts: set[str], tmp_path: Path) -> None:
+def test_a_step_is_taken_apart(
+    config: ModelConfig, parts: set[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The parts add up to the steps, as long as these are in the trace; nothing is said on the terminal."""
     data = load_task(TASKS["reverse"](), None)
     logged: list[int] = []
     found = profiling.profile(
@@ -57,21 +73,81 @@ def test_a_step_is_taken_apart(config: ModelConfig, parts: set[str], tmp_path: P
     assert sum(row[2] for row in rows) == pytest.approx(1)
     assert sum(row[1] for row in rows) == pytest.approx(1000 * sum(found.seconds.values()))
     assert rows == sorted(rows, key=lambda row: -row[1])
-    trace = json.loads(gzip.decompress((tmp_path / "trace.json.gz").read_bytes()))
-    names = {event.get("name") for event in trace["traceEvents"]}
-    assert {f"part: {part}" for part in parts} <= names
+    assert capfd.readouterr().err == ""
+    trace = json.loads(gzip.decompress((tmp_path / "trace.json.gz").read_bytes()))["traceEvents"]
+    assert {f"part: {part}" for part in parts} <= {event.get("name") for event in trace}
+    steps = [event["dur"] / 1e6 for event in trace if event.get("name") == "part: other"]
+    assert len(steps) == 2
+    assert sum(found.seconds.values()) == pytest.approx(sum(steps) / 2, rel=0.01)
 
 
-def test_steps_of_a_decoder_that_is_fed_its_attention_are_recurrence(tmp_path: Path) -> None:
-    """As many as the target has positions, beside the encoder's one call; afterwards the model is as it was."""
-    data, trace = load_task(TASKS["reverse"](), None), tmp_path / "trace.json"
-    model = build(replace(LSTM, attention="general", input_feeding=True), data.dimensions)
-    settings = Profile(steps=1, batch_size=4, warmup=1)
-    profiling.profile(model, data, settings, seed=0, device=CPU, log=lambda loss, step: None, trace=trace)
-    _, batch = itertools.islice(data.training(4, torch.Generator().manual_seed(0), CPU), 2)
-    names = [event.get("name") for event in json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]]
-    assert names.count("part: recurrence") == 1 + batch.target.shape[1]
-    assert "step" not in vars(model.decoder.recurrence)
+@pytest.mark.parametrize(
+    ("config", "marks"),
+    [
+        (LSTM, {profiling.RECURRENCE: 2, profiling.EMBEDDING: 2, profiling.OUTPUT: 2}),
+        (  # of each side a layer and a sublayer's normalisation, and that of the top
+            replace(LSTM, layers=2, norm="pre", attention="general", share_embeddings="output"),
+            {profiling.RECURRENCE: 4, profiling.NORMALISATION: 4, profiling.EMBEDDING: 2, profiling.OUTPUT: 2}
+            | {profiling.ATTENTION: 3},  # keys of the source, context, and the layer that merges both
+        ),
+        (  # 2 layers: self-attention 4, keys and values of the source 2, attention to it 2
+            replace(TRANSFORMER, layers=2, norm="pre"),
+            {profiling.ATTENTION: 8, profiling.FEED_FORWARD: 4, profiling.NORMALISATION: 4 + 6 + 2}
+            | {profiling.EMBEDDING: 4, profiling.OUTPUT: 1},  # tokens and positions of each side
+        ),
+        (
+            replace(TRANSFORMER, layers=1, norm="none", positions="rotary"),
+            {profiling.ATTENTION: 4, profiling.FEED_FORWARD: 2, profiling.EMBEDDING: 2, profiling.OUTPUT: 1},
+        ),
+    ],
+    ids=["lstm", "lstm_attention", "transformer", "rotary"],
+)
+def test_each_part_of_a_model_is_marked(config: ModelConfig, marks: dict[str, int]) -> None:
+    model = build(config, Dimensions(9, 9, same_symbols=True, max_length=5))
+    source = torch.tensor([[3, 4, 5, 6, 7]])
+    with profiling._marked(model), torch.profiler.profile() as profiler:
+        model(source, source)
+    names = Counter(event.name for event in profiler.events() or [])
+    assert {part: names[f"part: {part}"] for part in profiling.PARTS if names[f"part: {part}"]} == marks
+
+
+def test_steps_of_a_decoder_that_is_fed_its_attention_are_recurrence() -> None:
+    """As many as the target has positions, beside the encoder's one call, the weights for steps, and what goes in."""
+    model = build(replace(LSTM, attention="general", input_feeding=True), Dimensions(9, 9, True, 5))
+    source, target = torch.tensor([[3, 4, 5]]), torch.tensor([[3, 4, 5, 6, 7]])
+    with profiling._marked(model), torch.profiler.profile() as profiler:
+        model(source, target)
+    names = Counter(event.name for event in profiler.events() or [])
+    assert names["part: recurrence"] == 1 + 1 + 1 + 5
+    assert names["part: attention"] == 1 + 2 * 5
+
+
+def test_afterwards_a_model_is_as_it_was() -> None:
+    model = build(replace(LSTM, attention="general", input_feeding=True), Dimensions(9, 9, True, 5))
+    project, own = GateWeights.project, [set(vars(module)) for module in model.modules()]
+    with profiling._marked(model):
+        assert GateWeights.project is not project
+        assert [set(vars(module)) for module in model.modules()] != own
+    assert GateWeights.project is project
+    assert [set(vars(module)) for module in model.modules()] == own
+
+
+def test_the_layer_that_merges_context_and_state_is_attention() -> None:
+    """The only product over twice the hidden size and the only tanh outside of nn.LSTM, forward and backward."""
+    model = build(replace(LSTM, attention="dot"), Dimensions(9, 9, same_symbols=True, max_length=5))
+    source = torch.tensor([[3, 4, 5, 6, 7], [3, 4, 5, 6, 7]])
+    with profiling._marked(model), torch.profiler.profile(record_shapes=True) as profiler:
+        model(source, source).sum().backward()
+    events = [
+        event
+        for event in profiler.events() or []
+        if (event.name == "aten::mm" and 2 * 16 in itertools.chain(*event.input_shapes))
+        or event.name in ("aten::tanh", "aten::tanh_backward")
+    ]
+    events = [event for event in events if not any("lstm" in one.name for one in profiling._upwards(event))]
+    assert len(events) == 3 + 2
+    found = profiling.by_part(events)
+    assert {part for part, seconds in found.items() if seconds > 0} == {profiling.ATTENTION}
 
 
 def test_a_backward_operation_belongs_to_its_forward_part() -> None:
@@ -107,6 +183,42 @@ def test_what_padding_takes_is_of_the_recurrence() -> None:
     assert {"aten::cat", "aten::gather"} < {event.name for event in events}
     found = profiling.by_part(events)
     assert {part for part, seconds in found.items() if seconds > 0} == {profiling.RECURRENCE}
+
+
+def test_only_the_marks_of_the_profiler_are_kept_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with profiling.without_usdt():
+        os.write(2, b"USDT:2026-11-27 SyncActivityProfilerHandler.cpp:52] profiler_start\nERROR: what is real\n")
+    os.write(2, b"later\n")
+    assert capfd.readouterr().err == "ERROR: what is real\nlater\n"
+
+
+def test_what_is_tracked_is_what_the_table_says(tmp_path: Path) -> None:
+    """Metric by metric, in the store and in the table that `analysis` reads from it."""
+    grid = tmp_path / "g.yaml"
+    grid.write_text(
+        "description: For tests.\n"
+        "fixed: {kind: profile, task: {name: reverse}, budget: {parameters: 5_000}, seed: 0}\n"
+        "compare: {model: [transformer]}\n",
+        encoding="utf-8",
+    )
+    (run,) = load_grid(str(grid), ["fixed.profile={steps: 1, warmup: 1, batch_size: 4}"]).runs
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = open_store(uri, "g", "For tests.", [schema.PROFILE])
+    outcome = execute((run,), Place(store, "g", "cpu", None), lambda run, status: None)
+    assert outcome == {run: Outcome("finished")}
+    (kept,) = MlflowClient(uri).search_runs([store.experiment_id], f"tags.`{schema.KEY}` = '{run_key(run, 'cpu')}'")
+    table = load_dict(f"{kept.info.artifact_uri}/{schema.PROFILE_ARTIFACT}")
+    rows = {part: (milliseconds, share) for part, milliseconds, share in table["data"]}
+    assert set(rows) == set(profiling.PARTS)
+    step = sum(milliseconds for milliseconds, _ in rows.values())
+    assert step > 0
+    for part, (milliseconds, share) in rows.items():
+        assert 1000 * kept.data.metrics[schema.PART_SECONDS[part]] == pytest.approx(milliseconds)
+        assert share == pytest.approx(milliseconds / step)
+    found = runs_table.load(uri, ["g"]).set_index("metric")["value"]
+    assert {part: found[name] for part, name in schema.PART_SECONDS.items() if name in found} == pytest.approx(
+        {part: milliseconds / 1000 for part, (milliseconds, _) in rows.items()}
+    )
 
 
 def event(name: str, end: int, device_type: DeviceType = DeviceType.CPU, **kernels: float) -> FunctionEvent:
