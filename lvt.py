@@ -186,6 +186,7 @@ def report(
     """Write the comparison report of one or more grids: HTML, Markdown, figures and tables."""
     from analysis.attention_maps import fetch_maps
     from analysis.missing import missing
+    from analysis.profiles import as_table, step_parts
     from analysis.report import write
     from analysis.sources import commands
     from analysis.tables import comparison, comparison_text
@@ -211,6 +212,8 @@ def report(
     if publish:
         _publish(runs, names, folder, _uri(tracking_uri))
     screen.print(comparison_text(comparison(simplified(runs))), markup=False, highlight=False)
+    if len(parts := step_parts(runs)):
+        screen.print(f"\n{as_table(parts).plain()}", markup=False, highlight=False)
     screen.print(f"\nreport: {page}\ndashboard: lvt dashboard")
 
 

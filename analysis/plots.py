@@ -9,7 +9,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import ablations, attention_maps, claims, figures, inside, overview, sweep_figures, tuning
+from analysis import ablations, attention_maps, claims, figures, inside, overview, profiles, sweep_figures, tuning
 from analysis.attention_maps import AttentionMap
 from analysis.evidence import contests
 from analysis.gradients import curves
@@ -113,6 +113,13 @@ TUNING = Plot(
     tuning.curves,
     tuning.expected,
 )
+PROFILE = Plot(
+    "profile",
+    "Where the time of a training step goes",
+    "Milliseconds of a training step, part by part: medians over runs.",
+    profiles.bars,
+    profiles.step_parts,
+)
 PLOTS: Sequence[Plot] = (
     Plot(
         "tasks",
@@ -189,4 +196,5 @@ PLOTS: Sequence[Plot] = (
     ),
     COMPONENTS,
     TUNING,
+    PROFILE,
 )

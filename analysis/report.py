@@ -21,6 +21,7 @@ from analysis import (
     growth,
     missing,
     plots,
+    profiles,
     published,
     reach,
     scaling,
@@ -44,7 +45,7 @@ _PAGE_COLORS = {
     "#000000": "var(--ink)",
     "#ffffff": "none",
 }
-_APART = ("claims", "components", "tuning")  # figures that stand in a section with more than a figure
+_APART = ("claims", "components", "tuning", "profile")  # figures that stand in a section with more than a figure
 _ABRIDGED = (
     f"Of a grid with more than {variants.MOST_LABELS} models only the full one of each family stands here; its variants"
     " stand in “What each component buys” and in the table of models, all numbers in comparison.csv."
@@ -99,7 +100,7 @@ def write(
     numbers, models, entries = tables.comparison(plain), tables.models_table(runs), claims.ledger(runs)
     answers, checks = claims.folklore(runs, entries), published.verify(runs)
     reached, effects, stops = reach.reached(plain), ablations.effects(runs), scaling.stops(plain)
-    costs = token_costs.token_costs(plain)
+    costs, parts = token_costs.token_costs(plain), profiles.step_parts(runs)
     runs_table.write(runs, target / "runs.parquet")
     runs_table.scalars(runs).to_csv(target / "runs.csv", index=False)
     numbers.to_csv(target / "comparison.csv", index=False)
@@ -111,6 +112,7 @@ def write(
     growth.growth(runs).to_csv(target / "growth.csv", index=False)
     stops.to_csv(target / "stops.csv", index=False)
     costs.to_csv(target / "token_costs.csv", index=False)
+    parts.to_csv(target / "step_parts.csv", index=False)
     tuning.trials(runs).to_csv(target / "trials.csv", index=False)
     texts = {
         "comparison": tables.comparison_table(numbers),
@@ -146,8 +148,10 @@ def write(
         "components_figure": apart.get("components"),
         "claims_figure": apart.get("claims"),
         "tuning_figure": apart.get("tuning"),
+        "profile_figure": apart.get("profile"),
         "figures": [one for one in drawn if one.plot.name not in _APART],
         "token_costs": token_costs.as_table(costs),
+        "step_parts": profiles.as_table(parts),
         "machines": token_costs.machines(plain),
         "stops": tables.stops_as_table(stops),
         "tuning": tuning.choices_table(tuning.choices(runs)),

@@ -67,6 +67,7 @@ _IN_EARLIER_TABLES = {"phase": schema.FINAL, "trial": None} | dict.fromkeys(
     ("tuned", "sampler", "command", "settings", "stops"), ""
 )
 RUN_COLUMNS = COLUMNS[: COLUMNS.index("metric")]  # one value a run
+_TIMED = (schema.EFFICIENCY, schema.PROFILE)  # kinds whose models are compared on one machine, with the same settings
 LABELS = ("grid", "kind", "task", "model")  # what stands for a configuration in tables and figures
 
 
@@ -235,11 +236,11 @@ def _with_prefix(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 
 def _fingerprint(run: Run) -> str:
-    """Of the settings in which the seeds of one configuration agree, of a sweep also its models; 12 hex digits.
+    """Of what the seeds of one configuration agree in, of sweeps and profiles also the models; 12 hex digits.
 
     What the label of the task says is left to that: of a run's own data it also holds where they lie.
     """
-    of_run = ("task.", "tuned.", *(("model.",) if _tag(run, schema.KIND) == schema.EFFICIENCY else ()))
+    of_run = ("task.", "tuned.", *(("model.",) if _tag(run, schema.KIND) in _TIMED else ()))
     shared = {k: v for k, v in run.data.params.items() if k != "seed" and not k.startswith(of_run)}
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -306,7 +307,7 @@ def results(runs: pd.DataFrame) -> pd.DataFrame:
 
     Of several runs with the same labels and seed the newest is kept, and of a configuration only the runs that have the
     settings of its newest: where a grid was run again with others, the runs before are no further seeds of it.
-    `superseded` names the others. Efficiency runs on different hardware are different measurements.
+    `superseded` names the others. Efficiency runs and profiles on different hardware are different measurements.
     """
     runs = final(runs)
     finished = runs[(runs["status"] == schema.FINISHED) & runs["value"].notna()]
@@ -316,14 +317,15 @@ def results(runs: pd.DataFrame) -> pd.DataFrame:
 def superseded(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a FINISHED run that newer ones stand in for, with the same labels (and hardware).
 
-    These have its seed, or other settings; the models of a sweep, which are compared, must all have the same.
+    These have its seed, or other settings; the models of a sweep or of profiles, which are compared, must all have the
+    same.
     """
     runs = final(runs)
     finished = each(runs[runs["status"] == schema.FINISHED]).sort_values("start_time", kind="stable")
-    sweeps = finished["kind"] == schema.EFFICIENCY
+    timed = finished["kind"].isin(_TIMED)
     finished = finished.assign(
-        place=finished["hardware"].where(sweeps, ""),
-        of=finished["model"].mask(sweeps, ""),
+        place=finished["hardware"].where(timed, ""),
+        of=finished["model"].mask(timed, ""),
         settings=finished["settings"].fillna(""),
     )
     newest = finished.groupby(["grid", "kind", "task", "place", "of"])["settings"].transform("last")

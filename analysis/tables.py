@@ -75,7 +75,7 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def models_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Parameters of each model on each task, and in each sweep.
+    """Parameters of each model on each task, and in each sweep and profile.
 
     Returns:
         Columns grid, task, model, parameters, budget, budget_of (what the budget counts, in words), match_error,
@@ -83,7 +83,7 @@ def models_table(runs: pd.DataFrame) -> pd.DataFrame:
         one for each part: embedding, encoder, …; missing where the model has no such part.
     """
     measured = results(runs)
-    built = measured[measured["kind"].isin([schema.LEARN, schema.GRADIENTS, schema.EFFICIENCY])]
+    built = measured[measured["kind"].isin([schema.LEARN, schema.GRADIENTS, schema.EFFICIENCY, schema.PROFILE])]
     parts = {f"{schema.PARAMETERS}_{part}": part for part in schema.PARAMETER_PARTS}
     names = {schema.PARAMETERS: "parameters", schema.BUDGET: "budget", schema.MATCH_ERROR: "match_error"} | parts
     scalars = built[built["metric"].isin(names)]

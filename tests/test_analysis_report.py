@@ -27,7 +27,7 @@ from experiments import schema as s
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # The known grid has no variants, gradients, categories or tuning, and does not say what training cost in FLOPs.
-NOT_DRAWN = ("components", "categories", "gradients", "tuning", "learning_by_flops")
+NOT_DRAWN = ("components", "categories", "gradients", "tuning", "learning_by_flops", "profile")
 PLOTS = [plot for plot in plots.PLOTS if plot.name not in NOT_DRAWN]
 DRAWN = ["claims", *(plot.name for plot in PLOTS)]
 
@@ -109,6 +109,7 @@ def test_everything_is_written(written: Path) -> None:
         "growth.csv",
         "stops.csv",
         "token_costs.csv",
+        "step_parts.csv",
         "trials.csv",
     }
     assert (
