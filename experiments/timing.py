@@ -13,6 +13,7 @@ import torch
 from experiments.config import Efficiency
 
 CONFIDENCE = 0.95
+OFTEN = 32  # repetitions after each of which the interval of the median is looked at
 NARROW = 0.03  # width of the interval of a median, as a share of the median, from which on it is known well enough
 
 Key = TypeVar("Key", bound=Hashable)
@@ -115,7 +116,12 @@ def relative_interval(values: list[float]) -> float | None:
 
 
 def _enough(seconds: list[float], settings: Efficiency) -> bool:
-    if len(seconds) < settings.repeats:
+    n = len(seconds)
+    if n < settings.repeats:
+        return False
+    if sum(seconds) >= settings.seconds_per_point:
+        return True
+    if n > OFTEN and n % (n // OFTEN):  # of thousands, the interval is not looked at after each
         return False
     width = relative_interval(seconds)
-    return sum(seconds) >= settings.seconds_per_point or (width is not None and width < NARROW)
+    return width is not None and width < NARROW

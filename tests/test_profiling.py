@@ -20,7 +20,7 @@ from torch.autograd.profiler import record_function
 from torch.autograd.profiler_util import FunctionEvent
 
 from analysis import runs as runs_table
-from experiments import profiling, schema
+from experiments import config, profiling, schema
 from experiments.attempts import Outcome, Place
 from experiments.config import Profile, run_key
 from experiments.grid import load_grid
@@ -190,6 +190,14 @@ def test_only_the_marks_of_the_profiler_are_kept_back(capfd: pytest.CaptureFixtu
         os.write(2, b"USDT:2026-11-27 SyncActivityProfilerHandler.cpp:52] profiler_start\nERROR: what is real\n")
     os.write(2, b"later\n")
     assert capfd.readouterr().err == "ERROR: what is real\nlater\n"
+
+
+def test_with_other_parts_a_profile_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that trains is the same."""
+    runs = [load_grid(grid).runs[0] for grid in ("profile", "real")]
+    before = [run_key(run, "cpu") for run in runs]
+    monkeypatch.setattr(config, "STEP_PARTS", ("attention", "other"))
+    assert [run_key(run, "cpu") == key for run, key in zip(runs, before, strict=True)] == [False, True]
 
 
 def test_what_is_tracked_is_what_the_table_says(tmp_path: Path) -> None:

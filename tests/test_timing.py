@@ -113,3 +113,20 @@ def test_the_interval_of_a_median_is_that_of_the_binomial_distribution(values: l
     assert timing.median_interval(values) == expected
     width = (expected[1] - expected[0]) / statistics.median(values)
     assert timing.relative_interval(values) == pytest.approx(width)
+
+
+def test_the_interval_of_thousands_is_not_looked_at_after_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes ever longer to find: some hundred looks at 4,000 repetitions, not 4,000."""
+    looks: list[int] = []
+
+    def never_known(seconds: list[float]) -> float:
+        looks.append(len(seconds))
+        return 1.0
+
+    monkeypatch.setattr(timing, "relative_interval", never_known)
+    monkeypatch.setattr(timing, "timed", lambda work, device: 0.25)
+    found = timing.interleaved({"a": list}, settings(3, 1, 1000.0), torch.device("cpu"))["a"]
+    assert isinstance(found, list)
+    assert len(found) == 4000
+    assert looks[:30] == list(range(3, 33))
+    assert len(looks) < 400
