@@ -69,19 +69,22 @@ COMPARED = {
 
 @pytest.fixture(scope="module")
 def compared() -> pd.DataFrame:
-    """With a variant, named parts of a test set, gradients, a failed gate and a run that was run again since."""
+    """With a variant, named parts of a test set, gradients, a profile, a failed gate and a run that was run again since."""
     name = s.of_category(s.metric(s.TEST, s.TOKEN_ACCURACY), "type", "hard")
     named = [run_rows(s.LEARN, "cogs", model, 0, [(name, None, 0.5)]) for model in ("lstm", "transformer")]
     variants = {"transformer": (0.9, 0.91), "transformer(positions=none)": (0.5, 0.5)}
     gated = run_rows(s.LEARN, "sort", "lstm", 0, [(SELECTED, None, 0.5)], gates="padding: differs by 0.3")
     gradients = gradient_rows({"lstm": (3.0, 20.0), "transformer": (20.0, 20.0)}, seeds=2)
+    profiled = run_rows(s.PROFILE, "recall", "lstm", 0, [(s.PART_SECONDS["attention"], None, 0.5)], gates="")
     again = [
         run_rows(
             s.LEARN, "copy", "lstm", 0, [], run_id=f"on day {day}", start_time=pd.Timestamp(day, unit="D", tz="UTC")
         )
         for day in (0, 1)
     ]
-    return pd.concat([store(seeds=2), table(*named, task_rows("reverse", variants), gated, gradients, *again)])
+    return pd.concat(
+        [store(seeds=2), table(*named, task_rows("reverse", variants), gated, gradients, profiled, *again)]
+    )
 
 
 @pytest.fixture(scope="module")
