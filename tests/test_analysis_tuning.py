@@ -69,7 +69,7 @@ COMPARED = {
 
 @pytest.fixture(scope="module")
 def compared() -> pd.DataFrame:
-    """With a variant, named parts of a test set, gradients, a profile, a failed gate and a run that was run again since."""
+    """With a variant, named parts of a test set, gradients, a profile, a failed gate and a run run again since."""
     name = s.of_category(s.metric(s.TEST, s.TOKEN_ACCURACY), "type", "hard")
     named = [run_rows(s.LEARN, "cogs", model, 0, [(name, None, 0.5)]) for model in ("lstm", "transformer")]
     variants = {"transformer": (0.9, 0.91), "transformer(positions=none)": (0.5, 0.5)}
