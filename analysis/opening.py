@@ -23,11 +23,7 @@ RESULTS_HERE = "analysis/results"
 RESULTS = ROOT / RESULTS_HERE
 BEGIN, END = "<!-- findings: python -m analysis.opening -->\n", "<!-- end of findings -->\n"
 FIGURES = ("claims", "scores", "cost")  # of analysis.plots
-CURVES = (
-    "long_dependency",
-    "capacity",
-    "length_generalisation",
-)  # of these grids, where any is there: the rest is long
+CURVES = ("long_dependency", "capacity", "length_generalisation")  # grids whose scores are drawn: all are too many
 EVERYDAY = 100  # tokens: the length for which the opening says which model to take
 COMPONENTS = "5"  # the family of claims that a model's components matter
 

@@ -19,6 +19,14 @@ from experiments import schema
 
 COLUMNS = ("grid", "task", "hardware", "model", "seed", "run_id", "part", "seconds", "share")
 STEP = "the whole step"
+NOTE = (
+    "Medians over profile runs, milliseconds a step and its share of the step; forward and backward pass together. "
+    "Attention is all of it: with the projections of the source and, in an LSTM decoder, the layer that merges "
+    "context and state. Embedding: with positions that are added. Recurrence: with what inputs add to the gates. "
+    "Other: residual connections, dropout, sums of gradients. Between operations: Python, autograd and the profiler "
+    "itself, which makes a step longer than it is; on a GPU its own work counts, and the time when it has none is "
+    "“device idle”."
+)
 _PLACE = ["grid", "task", "hardware"]
 _MILLISECONDS = units.Quantity("ms", scale=1e3, form=",.2f")
 _SHARE = units.Quantity("%", scale=100.0, form=".1f")

@@ -60,6 +60,14 @@ _REACHED = (
 )  # where a model reaches a length
 _SWEEP = ["grid", "task", "hardware"]
 COLUMNS = (*_SWEEP, "length", "model", "seed", "run_id", "metric", "value", "disturbed")
+NOTE = (
+    "Medians over seeds, at the shortest length of a sweep, at the longest that all models reach and at one between. "
+    "Training: tokens of source and target; MFU: its analytic operations a second, over those of the best square "
+    "matrix product in the same process. A generated token is one for every sequence of the batch; p50 and p95 are "
+    "over all of all repetitions. Memory: the peak of a training step. Decoding state: counted, of one sequence, "
+    "after as many tokens of source and target. Energy (NVIDIA's own counter) and launches of kernels are known on a "
+    "GPU only."
+)
 MARK = "†"  # behind a length at which others used the machine
 
 

@@ -34,7 +34,8 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        date, started = content["datetime"], _milliseconds(content["datetime"])
+        date = content["datetime"]
+        _milliseconds(date)  # a date that is none is refused here
         benchmarks = [(one, dict(one["extra_info"]), one["name"]) for one in content["benchmarks"]]
     except OSError as error:
         raise BenchmarkError(f"{path}: {error.strerror}") from None
@@ -47,7 +48,7 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
         missing = [one for one in NOTED if one not in noted]
         if missing or noted["phase"] not in schema.PHASES:
             raise BenchmarkError(f"{path}: {name} does not note {', '.join(missing) or 'a known phase'}")
-        found[noted["model"]].append({"datetime": date, "started": started, **noted, **benchmark})
+        found[noted["model"]].append({"datetime": date, **noted, **benchmark})
     if not found:
         raise BenchmarkError(f"{path}: no benchmark in it is about a model (make bench writes some)")
     return dict(found)
@@ -87,7 +88,9 @@ def track(found: dict[str, list[dict[str, Any]]], store: Store) -> list[str]:
             continue  # another process imports the same file
         settings = {"dtype": first["dtype"], "date": first["datetime"]}
         try:
-            tracked = TrackedRun(store, state, key, f"{model} · benchmarks", tags, settings, started=first["started"])
+            tracked = TrackedRun(
+                store, state, key, f"{model} · benchmarks", tags, settings, started=_milliseconds(first["datetime"])
+            )
         except AlreadyOver:
             state.discard()
             continue

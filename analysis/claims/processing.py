@@ -25,11 +25,11 @@ from analysis.claims.costs import (
     comparable,
     cost_samples,
     crossing,
-    crossing_words,
     exponent_difference,
     exponent_of,
     on_which,
     runs_of,
+    turning_words,
 )
 from analysis.claims.rules import (
     ALPHA,
@@ -43,7 +43,7 @@ from analysis.claims.rules import (
     by_place,
     together,
 )
-from analysis.claims.wording import WORK, lengths_of, ratio_finding, the, times
+from analysis.claims.wording import WORK, lengths_of, ratio_finding, times
 from analysis.evidence import LEAST_LENGTHS, Sweep, exponents, sweeps
 from analysis.statistics import Student
 from experiments import schema
@@ -112,8 +112,8 @@ def _on_the_length(sweep: Sweep, parts: Sequence[Part]) -> Ruling:
     ruling = together(parts)
     turn = crossing(sweep, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS)
     if ruling.verdict is Verdict.CONDITIONAL and turn is not None:
-        cheaper = LSTM if parts[-1].effect.estimate > 0 else TRANSFORMER  # below, where at the longest the other is
-        return replace(ruling, condition=f"on the length: {crossing_words(turn)}, {the(cheaper)} takes less below")
+        words = turning_words(turn, parts[-1].effect, LSTM, TRANSFORMER, "takes")
+        return replace(ruling, condition=f"on the length: {words}")
     return ruling
 
 

@@ -306,12 +306,12 @@ def decoding_rows(device: torch.device) -> Iterator[Row]:
     for size in SIZES:
         model = ours(transformer_config(size), device).eval()
         model.decoder.output.bias.data[EOS] = -1e9  # nothing ends early
+        library = bart(size).to(device).eval() if has_bart() else None
         for batch, bar in ((1, 3.0), (BATCH, 2.0)):
             source, lengths = tokens(batch, 32, device=device), torch.full((batch,), 32)
             cached = decoding(model, source, lengths)
-            if not has_bart():
+            if library is None:
                 continue
-            library = bart(size).to(device).eval()
             library.generation_config.forced_eos_token_id = None
             generate = partial(
                 library.generate,
