@@ -18,7 +18,6 @@ from scipy import stats
 from analysis import scaling
 from analysis.claims.base import LeftOut, not_matched, several_models
 from analysis.claims.rules import LEAST_REPEATS
-from analysis.claims.wording import the
 from analysis.evidence import LEAST_LENGTHS, Sweep, exponents, sweeps, unmatched
 from analysis.statistics import CONFIDENCE, Interval, Student, student
 from experiments import schema
@@ -212,11 +211,3 @@ def crossing_words(turn: Interval) -> str:
     if turn.low == 0 or math.isinf(turn.high):
         return f"{middle} (its interval is open)"
     return f"{middle} [{turn.low:,.0f}, {turn.high:,.0f}]"
-
-
-def turning_words(turn: Interval, at_longest: Student, first: str, second: str, verb: str) -> str:
-    """``"crossover at length 128 [96, 160], the LSTM takes less below"``: whose costs are more at the longest length.
-
-    `at_longest` is ``log(first / second)`` there.
-    """
-    return f"{crossing_words(turn)}, {the(first if at_longest.estimate > 0 else second)} {verb} less below"

@@ -24,7 +24,7 @@ from analysis.claims.base import (
     several_models,
     untrained_in_range,
 )
-from analysis.claims.costs import at_longest, comparable, crossing, log_ratio, on_which, runs_of, turning_words
+from analysis.claims.costs import at_longest, comparable, crossing, crossing_words, log_ratio, on_which, runs_of
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
     COST_MARGIN,
@@ -102,7 +102,8 @@ def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: st
             said.append((sweep, longest, f"{TRANSFORMER_TO_LSTM.said(effect.interval)} for {work}"))
             turn = crossing(sweep, TRANSFORMER, LSTM, metric)
             if turn is not None and shortest < turn.low and turn.high < longest:  # an unknown end is NaN
-                words = turning_words(turn, effect, LSTM, TRANSFORMER, verb)
+                cheaper = LSTM if effect.estimate > 0 else TRANSFORMER  # below, where at the longest the other is
+                words = f"{crossing_words(turn)}, {the(cheaper)} {verb} less below"
                 turns.append((parts[-1], f"{on_which(sweep, among)}{work}: {words}"))
     if not parts:
         return NotDecided(left_out)

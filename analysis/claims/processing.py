@@ -25,11 +25,11 @@ from analysis.claims.costs import (
     comparable,
     cost_samples,
     crossing,
+    crossing_words,
     exponent_difference,
     exponent_of,
     on_which,
     runs_of,
-    turning_words,
 )
 from analysis.claims.rules import (
     ALPHA,
@@ -112,8 +112,7 @@ def _on_the_length(sweep: Sweep, parts: Sequence[Part]) -> Ruling:
     ruling = together(parts)
     turn = crossing(sweep, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS)
     if ruling.verdict is Verdict.CONDITIONAL and turn is not None:
-        words = turning_words(turn, parts[-1].effect, LSTM, TRANSFORMER, "takes")
-        return replace(ruling, condition=f"on the length: {words}")
+        return replace(ruling, condition=f"on the length: {crossing_words(turn)}")
     return ruling
 
 
