@@ -214,7 +214,9 @@ def report(
     screen.print(comparison_text(comparison(simplified(runs))), markup=False, highlight=False)
     if len(parts := step_parts(runs)):
         screen.print(f"\n{as_table(parts).plain()}", markup=False, highlight=False)
-    screen.print(f"\nreport: {page}\ndashboard: lvt dashboard")
+    screen.print(f"\nreport: {page}")
+    if results is None:
+        screen.print("dashboard: lvt dashboard")
 
 
 @app.command()

@@ -65,12 +65,13 @@ class Sweep:
 
     name: str  # of the sweep where there are several, and of the grid where several have it
     hardware: str
+    machine: str  # that hardware in words, where there are several
     rows: pd.DataFrame
 
     @property
     def where(self) -> str:
-        """For a sentence: the hardware and how the batches were chosen."""
-        return ", ".join(filter(None, (self.name, self.hardware or "unknown hardware", self.batching)))
+        """For a sentence: what tells the sweep from the others, and how its batches were chosen."""
+        return ", ".join(filter(None, (self.name, self.machine, self.batching)))
 
     @property
     def tokens(self) -> pd.Series:
@@ -145,9 +146,10 @@ def sweeps(evidence: pd.DataFrame) -> Iterator[Sweep]:
     chosen = evidence[evidence["kind"] == schema.EFFICIENCY]
     if len(chosen["task"].unique()) == 1:
         chosen = chosen.assign(task="")
-    called = names(chosen)
+    called, several = names(chosen), len(chosen["hardware"].unique()) > 1
     for (grid, task, hardware), rows in groups(chosen, "grid", "task", "hardware"):
-        yield Sweep(called[grid, task], hardware, rows[list(_OF_SWEEPS)])
+        machine = (hardware or "unknown hardware") if several else ""
+        yield Sweep(called[grid, task], hardware, machine, rows[list(_OF_SWEEPS)])
 
 
 def by_model_and_metric(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:

@@ -56,6 +56,7 @@ class Evidence:
     decides: str  # "accuracy", "answer", "time" (where there is no time to an answer) or "memory" (nothing)
     distant: str = ""  # how far from what was asked it was measured
     task: str = ""  # of an accuracy, without its settings: several of them weigh together as one task
+    hardware: str = ""  # of a cost
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def recommend(runs: pd.DataFrame, need: Need) -> Advice:
         first = min(models, key=lambda base: slow[base])
         what = ", ".join(dict.fromkeys(one.what for one in costs))
         rest = ", ".join(f"{units.model_name(b)} takes {slow[b]:.2f} times as long" for b in models if b != first)
-        because.append(f"{units.model_name(first)} is the fastest of them ({what}): {rest}")
+        on = " and ".join(dict.fromkeys(one.hardware for one in costs if one.hardware))
+        because.append(f"{units.model_name(first)} is the fastest of them{f' on {on}' * bool(on)} ({what}): {rest}")
         models = [first]
     few = [one for one in comparable if min(interval.n for interval in one.numbers.values()) < LEAST_SEEDS]
     if few:
@@ -190,7 +192,8 @@ def _costs(known: pd.DataFrame, need: Need) -> Iterator[Evidence]:
             if len(curves) > 1:
                 numbers = {b: geometric_mean(_at(curve, [need.length])[need.length]) for b, curve in curves.items()}
                 cautions = _of_models({base: _outside(curve, need.length) for base, curve in curves.items()})
-                yield Evidence(units.of(metric).name, where, units.of(metric), numbers, kind, cautions)
+                what, quantity = units.of(metric).name, units.of(metric)
+                yield Evidence(what, where, quantity, numbers, kind, cautions, hardware=sweep.hardware)
         if need.generate is not None:
             answered = {base: one for base in CANDIDATES if (one := _answer(sweep, base, need.length, need.generate))}
             if len(answered) > 1:
@@ -198,7 +201,8 @@ def _costs(known: pd.DataFrame, need: Need) -> Iterator[Evidence]:
                 quantity = units.Quantity(what, "ms", 1e3, ",.1f", lower_is_better=True)
                 numbers = {base: interval for base, (interval, _) in answered.items()}
                 cautions = _of_models({base: words for base, (_, words) in answered.items()})
-                answers.append(Evidence(what, where, quantity, numbers, "answer", cautions))
+                found = Evidence(what, where, quantity, numbers, "answer", cautions, hardware=sweep.hardware)
+                answers.append(found)
     yield from [one for one in answers if NO_GROWTH not in one.distant] or answers
 
 

@@ -51,7 +51,8 @@ def cost_by_length(runs: pd.DataFrame) -> Figure | None:
         title = f"{quantity.name}\n{sweep.where}" if len(found) > 1 else quantity.name
         drawing.finish(ax, title, "length, tokens", quantity.unit)
     if len(found) == 1:
-        figure.supxlabel(found[0].where, fontsize=9, color=MUTED, parse_math=False)
+        place = ", ".join(filter(None, (found[0].hardware, found[0].where)))
+        figure.supxlabel(place, fontsize=9, color=MUTED, parse_math=False)
     drawing.legend_of_models(figure, style, {model for sweep, _ in panels for model in sweep.rows["model"]})
     return figure
 

@@ -191,7 +191,8 @@ def _latex(text: str) -> str:
 def comparison_table(numbers: pd.DataFrame, show: Iterable[str] = (SCORE, COST), *, overall: bool = False) -> Table:
     """The numbers of `comparison` as a table: a row per task and measure, a column per model, and the number of seeds.
 
-    In a large grid only the full models have a column (`shown`). The best score of a row is bold, several where they
+    In a large grid only the full models have a column (`shown`). Tasks that the models of the first columns have stand
+    first. The best score of a row is bold, several where they
     read the same, none where all do.
 
     Args:
@@ -203,6 +204,9 @@ def comparison_table(numbers: pd.DataFrame, show: Iterable[str] = (SCORE, COST),
     if overall:
         shown = shown[shown["axis"] == ""]
     models = units.plain_first(shown["model"])
+    column = shown["model"].map({model: i for i, model in enumerate(models)})
+    first = column.groupby([shown["grid"], shown["task"]]).transform("min")
+    shown = shown.iloc[np.argsort(first.to_numpy(), kind="stable")]
     called = names(shown)
     rows: list[tuple[str, ...]] = []
     best: set[tuple[int, int]] = set()

@@ -30,6 +30,7 @@ CAMPAIGN: dict[str, tuple[Member, ...]] = {
     # hours on two cores
     "small": (
         Member("length_scaling", "small"),
+        Member("profile", None),
         Member("long_dependency", "small"),
         Member("capacity", "small"),
         Member("length_generalisation", "small"),

@@ -211,32 +211,38 @@ def _parse(
     places: dict[Hashable, Origins] = {}
     later = 0  # trials that are not known yet
     asked: KeyPath | None = None  # where the grid states that models are tuned
+    problems: dict[Problem, None] = {}  # of all runs, each once
     for tree, origins in expanded:
-        tune = tree.pop("tune", None)
-        if tune is not None:
-            asked = _locate(("tune",), origins)
-        seedless = {key: value for key, value in tree.items() if key != "seed"}
-        alike = json.dumps([seedless, tune], sort_keys=True, default=str)
-        with _located(origins):
-            if tune is None or tree.get("kind") != LEARN or _model_name(tree) not in MODELS:
-                if alike not in known:
-                    known[alike] = _Known(parse_run(_resolve_tables(tree)), seedless)
-                    places.setdefault(_alike(known[alike].run), origins)
-                runs.append((alike, replace(known[alike].run, seed=parse_seed(tree))))
-                continue
-            seed = parse_seed(tree)
-        if alike not in tunings:
-            tuning = _tuning(seedless, tune, origins, RUNS - len(runs) - later)
-            tunings[alike] = tuning
-            known[alike] = _Known(tuning.trials[0], seedless, tuning.tune.ranges[tuning.model].training)
-            places.setdefault(_alike(tuning.trials[0]), origins)
-            runs += [(alike, trial) for trial in tuning.trials]
-            later += tuning.tune.trials - len(tuning.trials)
-        tuning = tunings[alike]
-        if seed == tuning.tune.seed:
-            words = f"{seed} is the seed of the trials (tune.seed); those of the final phase are others"
-            raise refuse(_locate(("seed",), origins), words)
-        tunings[alike] = replace(tuning, seeds=tuple(dict.fromkeys([*tuning.seeds, seed])))
+        try:
+            tune = tree.pop("tune", None)
+            if tune is not None:
+                asked = _locate(("tune",), origins)
+            seedless = {key: value for key, value in tree.items() if key != "seed"}
+            alike = json.dumps([seedless, tune], sort_keys=True, default=str)
+            with _located(origins):
+                if tune is None or tree.get("kind") != LEARN or _model_name(tree) not in MODELS:
+                    if alike not in known:
+                        known[alike] = _Known(parse_run(_resolve_tables(tree)), seedless)
+                        places.setdefault(_alike(known[alike].run), origins)
+                    runs.append((alike, replace(known[alike].run, seed=parse_seed(tree))))
+                    continue
+                seed = parse_seed(tree)
+            if alike not in tunings:
+                tuning = _tuning(seedless, tune, origins, RUNS - len(runs) - later)
+                tunings[alike] = tuning
+                known[alike] = _Known(tuning.trials[0], seedless, tuning.tune.ranges[tuning.model].training)
+                places.setdefault(_alike(tuning.trials[0]), origins)
+                runs += [(alike, trial) for trial in tuning.trials]
+                later += tuning.tune.trials - len(tuning.trials)
+            tuning = tunings[alike]
+            if seed == tuning.tune.seed:
+                words = f"{seed} is the seed of the trials (tune.seed); those of the final phase are others"
+                raise refuse(_locate(("seed",), origins), words)
+            tunings[alike] = replace(tuning, seeds=tuple(dict.fromkeys([*tuning.seeds, seed])))
+        except SettingsError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise SettingsError(list(problems))
     if asked is not None:
         _check_alike(asked, (run for _, run in runs), tunings.values())
     conditions = _conditions(known)

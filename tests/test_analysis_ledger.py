@@ -53,6 +53,15 @@ def test_claims_of_a_family_are_corrected_for_each_other() -> None:
         assert found.condition == "supported on its own, not after correction for several claims (Holm)"
 
 
+def test_the_smallest_p_values_are_not_written_out() -> None:
+    far = {"lstm": [0.6] * 5, "transformer": around(0.6 + 0.167, spread=0.1)}
+    distance = task_rows("copy", dict.fromkeys(far, [0.99] * 5), hardest=far, measures="distance=distance")
+    entries = claims.ledger(table(distance, sweep_rows(times((1e-3, 0.9), (1e-3, 0.1)))))
+    shown = {row[0]: row[5] for row in claims.as_table(entries).rows}
+    p = stats.ttest_1samp(np.array(far["transformer"]) - 0.6, 0.05).pvalue
+    assert {name: shown[name] for name in ("1.1", "2.1", "4.1")} == {"1.1": "< 0.001", "2.1": f"{p:.2g}", "4.1": "–"}
+
+
 def test_the_ledger_for_machines() -> None:
     entries = claims.ledger(table(recall("recall", 0.4, 0.9)))
     records = json.loads(json.dumps([claims.as_record(one) for one in entries], allow_nan=False))

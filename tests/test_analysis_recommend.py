@@ -174,6 +174,8 @@ def test_the_step_grows_with_its_position() -> None:
     assert longer.numbers["transformer"].estimate == pytest.approx(1e-3 + 2000 * (1e-3 + mean - 1e-4))
     other = sweep_rows(growing, noise=0.0, hardware="another")  # batches that change with length: nothing to add up
     assert HARDWARE in answer([*runs, *other], Need(100, generate=200)).where
+    assert HARDWARE not in answer(runs, Need(100, generate=200)).where  # where there is one, the advice names it once
+    assert f"is the fastest of them on {HARDWARE} (" in recommend(table(runs), Need(100, generate=200)).because[-1]
 
 
 def test_without_decoding_steps_there_is_no_time_to_an_answer() -> None:

@@ -78,6 +78,15 @@ def test_the_table_shows_the_numbers_and_the_best(numbers: pd.DataFrame) -> None
     assert shown.best == {(0, 4), (1, 3), (2, 2), (3, 2)}
 
 
+def test_tasks_of_the_first_columns_stand_first(known: pd.DataFrame) -> None:
+    """A grid whose models have options comes after those whose models have none."""
+    varied = known.assign(grid="a", run_id=known["run_id"] + "x", model=known["model"] + "(layers=2)")
+    shown = tables.comparison_table(tables.comparison(pd.concat([varied, known])), [tables.SCORE], overall=True)
+    with_plain = [cells[2:5] != ("–", "–", "–") for cells in shown.rows]
+    assert with_plain == [True] * 4 + [False] * 4
+    assert shown.best == {(0, 4), (1, 3), (2, 2), (3, 2), (4, 7), (5, 6), (6, 5), (7, 5)}
+
+
 def test_all_equal_is_no_best(known: pd.DataFrame) -> None:
     level = known[(known["task"] == truth.PARITY) & (known["metric"] == "test/token_accuracy")].assign(value=0.75)
     assert tables.comparison_table(tables.comparison(level)).best == frozenset()

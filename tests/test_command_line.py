@@ -172,7 +172,9 @@ def test_export_and_read_back(store: tuple[Path, str]) -> None:
     written = folder / "from results"
     result = lvt("report", "smoke", "--results", "results", "--out", str(written), cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr
-    lvt("report", "smoke", "--out", "from the store", "--tracking-uri", uri, cwd=folder)
+    assert "dashboard" not in result.stdout
+    result = lvt("report", "smoke", "--out", "from the store", "--tracking-uri", uri, cwd=folder)
+    assert result.stdout.endswith("\ndashboard: lvt dashboard\n")
     for name in ("claims.csv", "comparison.csv", "growth.csv", "models.csv"):
         assert (written / name).read_bytes() == (folder / "from the store" / name).read_bytes()
 

@@ -495,6 +495,14 @@ def test_all_that_is_wrong_with_a_run_is_told_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_all_that_is_wrong_with_several_runs_is_told_once(tmp_path: Path) -> None:
+    text = GRID.replace("layers: 4", "layer: 4").replace("reverse}", "revers}").replace("[lstm,", "[ltsm,")
+    with pytest.raises(GridError) as caught:
+        load_grid(write(tmp_path, text))
+    found = [line.partition(".yaml: ")[2].split(": ")[0] for line in str(caught.value).splitlines()]
+    assert sorted(found) == ["compare.model[0].name", "compare.model[1].layer", "compare.task[0].name"]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from ledger_runs import (
-    HARDWARE,
     entry,
     fixed,
     sweep_rows,
@@ -37,7 +36,38 @@ def test_parallel_and_faster() -> None:
     assert between.verdict is Verdict.UNDECIDED
     assert "above 0.1, but no clear 0.3" in between.condition
     assert "covers both sides" not in between.condition
-    assert verdict(table(sweep_rows(times((1e-3, 0.9), (1e-3, 0.1)), tokens=None)), "1.1") == "not measured"
+
+
+def test_what_a_sweep_lacks_for_a_claim_is_said() -> None:
+    laws = times((1e-3, 0.9), (1e-3, 0.1))
+    fixed_batch, few = sweep_rows(laws, tokens=None), sweep_rows(laws, lengths=(32, 64))
+    expected = {
+        "1.1": (fixed_batch, "the number of tokens per batch varies"),
+        "1.3": (fixed_batch, "no decoding step timed at 3 positions"),
+        "4.1": (few, "the number of sequences a batch varies"),
+        "4.2": (few, "the number of sequences a batch varies"),
+    }
+    for claim, (rows, cause) in expected.items():
+        found = entry(table(rows), claim)
+        assert (found.verdict, found.briefly) == (Verdict.NOT_MEASURED, f"1 left out: {cause}")
+    short = entry(table(few), "1.1")
+    assert short.briefly.endswith("fewer than 3 lengths at which attention is under 20% of the operations")
+    assert short.why.startswith("8,192 tokens a batch: fewer")
+    assert entry(table(few), "2.1").briefly == "no run speaks to it"
+    assert entry(table(few), "1.2").briefly == ""
+
+
+def test_lengths_that_decide_nothing_are_named_without_what_all_have() -> None:
+    rows = sweep_rows(times((1.3e-3, 0.5), (1e-3, 0.5)), seeds=1)
+    widths = [
+        row | {"metric": s.spread(row["metric"], s.INTERVAL), "value": 0.02 if row["at"] < 512 else 2.0}
+        for row in rows
+        if row["metric"] == s.TRAIN_STEP_SECONDS
+    ]
+    found = entry(table(rows, widths), "1.2")
+    assert found.verdict is Verdict.UNDECIDED
+    assert found.condition == "supported elsewhere, undecided at length 512"
+    assert found.parts[-1][0] == "length 512, 8,192 tokens a batch"
 
 
 def test_a_step_of_training_and_encoding_are_two_parts_of_parallel() -> None:
@@ -45,7 +75,7 @@ def test_a_step_of_training_and_encoding_are_two_parts_of_parallel() -> None:
     laws["lstm"][s.ENCODE_SECONDS] = (1e-3, 0.05)
     found = entry(table(sweep_rows(laws)), "1.1")
     assert found.verdict is Verdict.CONDITIONAL
-    place = f"{HARDWARE}, 8,192 tokens a batch"
+    place = "8,192 tokens a batch"
     assert found.condition == f"holds on a training step, {place}; not on encoding, {place}"
     assert "the Transformer's is +0.80 [" in found.clause
     assert "(a training step) and -0.05 [" in found.clause
@@ -209,7 +239,7 @@ def test_every_time_and_every_memory_is_a_part_of_its_claim(claim: str, works: d
         "transformer": {metric: (factor * 1e6, 1.0) for metric, factor in zip(works, (2, 4, 0.5), strict=True)},
     }
     found = entry(table(sweep_rows(laws, tokens=None, noise=1e-4)), claim)
-    place = f"{HARDWARE}, 8 sequences a batch"
+    place = "8 sequences a batch"
     said = zip(works.values(), ("2.00", "4.00", "0.50"), ("refuted", "refuted", "supported"), strict=True)
     assert [(where, number.partition(" ")[0], str(side)) for where, number, side in found.parts] == [
         (f"{work}, {place}", ratio, side) for work, ratio, side in said

@@ -8,7 +8,7 @@ tracked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,11 @@ def comparable(evidence: pd.DataFrame, first: str, second: str) -> tuple[list[Sw
         else:
             found.append(sweep)
     return found, tuple(left_out)
+
+
+def unfit(among: Iterable[Sweep], cause: str) -> tuple[LeftOut, ...]:
+    """Sweeps that do not have what a claim asks for, all for one cause."""
+    return tuple(LeftOut(cause, f"{sweep.where}: {cause}") for sweep in among)
 
 
 def cost_samples(

@@ -24,7 +24,16 @@ from analysis.claims.base import (
     several_models,
     untrained_in_range,
 )
-from analysis.claims.costs import at_longest, comparable, crossing, crossing_words, log_ratio, on_which, runs_of
+from analysis.claims.costs import (
+    at_longest,
+    comparable,
+    crossing,
+    crossing_words,
+    log_ratio,
+    on_which,
+    runs_of,
+    unfit,
+)
 from analysis.claims.rules import (
     ACCURACY_MARGIN,
     COST_MARGIN,
@@ -87,8 +96,8 @@ def decide_memory(evidence: pd.DataFrame) -> Decision | NotDecided:
 def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: str, verb: str) -> Decision | NotDecided:
     parts, turns = [], []
     said: list[tuple[Sweep, float, str]] = []
-    among, left_out = comparable(evidence, TRANSFORMER, LSTM)
-    among = [sweep for sweep in among if sweep.fixed_batch]
+    every, left_out = comparable(evidence, TRANSFORMER, LSTM)
+    among = [sweep for sweep in every if sweep.fixed_batch]
     for sweep in among:
         for metric, work in metrics.items():
             pair = sweep.pair(TRANSFORMER, LSTM, metric)
@@ -106,7 +115,8 @@ def _decide_at_longest(evidence: pd.DataFrame, metrics: dict[str, str], what: st
                 words = f"{crossing_words(turn)}, {the(cheaper)} {verb} less below"
                 turns.append((parts[-1], f"{on_which(sweep, among)}{work}: {words}"))
     if not parts:
-        return NotDecided(left_out)
+        varying = (sweep for sweep in every if not sweep.fixed_batch)
+        return NotDecided((*left_out, *unfit(varying, "the number of sequences a batch varies")))
     ruling = together(parts)
     decided = [part for part in parts if part.verdict in (Verdict.SUPPORTED, Verdict.REFUTED)]
     crossed = [(part, words) for part, words in turns if part in decided]

@@ -86,8 +86,9 @@ class Entry:
 
     @property
     def briefly(self) -> str:
-        """As `why`, but in short what is left out."""
-        return "; ".join(filter(None, (self.condition, self.left_out_briefly)))
+        """As `why`, but in short what is left out; of what was not measured at all, that no run speaks to it."""
+        found = "; ".join(filter(None, (self.condition, self.left_out_briefly)))
+        return found if found or self.measured else "no run speaks to it"
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def as_table(entries: Sequence[Entry]) -> Table:
             str(one.verdict),
             one.claim.scale.quantity.name,
             one.number,
-            units.MISSING if math.isnan(one.p) else f"{one.p:.2g}",
+            units.MISSING if math.isnan(one.p) else "< 0.001" if one.p < 0.001 else f"{one.p:.2g}",
             str(one.effect.n) if one.measured else units.MISSING,
             one.briefly,
             str(len(one.runs)) if one.runs else units.MISSING,

@@ -21,6 +21,7 @@ from analysis.claims.base import (
     NotDecided,
 )
 from analysis.claims.costs import (
+    QUADRATIC,
     by_batching,
     comparable,
     cost_samples,
@@ -30,6 +31,7 @@ from analysis.claims.costs import (
     exponent_of,
     on_which,
     runs_of,
+    unfit,
 )
 from analysis.claims.rules import (
     ALPHA,
@@ -50,6 +52,7 @@ from experiments import schema
 
 GROWTH = Rule(above=EXPONENT_MARGIN, below=EXPONENT_MARGIN)
 CLEAR_GROWTH = 0.3  # the least difference of exponents that supports 1.1
+FEW_LINEAR = f"fewer than {LEAST_LENGTHS} lengths at which attention is under {QUADRATIC:.0%} of the operations"
 RATIO = Rule(above=math.log(1 + COST_MARGIN), below=math.log(1 - COST_MARGIN), margin=math.log(1 + COST_MARGIN))
 
 
@@ -58,8 +61,8 @@ def decide_growth(evidence: pd.DataFrame) -> Decision | NotDecided:
     parts: list[Part] = []
     said: dict[str, list[str]] = {}
     unclear: list[str] = []
-    among, left_out = comparable(evidence, LSTM, TRANSFORMER)
-    among = [sweep for sweep in among if sweep.fixed_tokens]
+    every, left_out = comparable(evidence, LSTM, TRANSFORMER)
+    among = [sweep for sweep in every if sweep.fixed_tokens]
     for sweep in among:
         for metric in (schema.TRAIN_STEP_SECONDS, schema.ENCODE_SECONDS):
             found = exponent_difference(sweep, LSTM, TRANSFORMER, metric)
@@ -76,7 +79,8 @@ def decide_growth(evidence: pd.DataFrame) -> Decision | NotDecided:
             place = f"{on_which(sweep, among)}from length {shortest:,.0f} to {longest:,.0f}"
             said.setdefault(place, []).append(exponent)
     if not parts:
-        return NotDecided(left_out)
+        other = unfit((sweep for sweep in every if not sweep.fixed_tokens), "the number of tokens per batch varies")
+        return NotDecided((*left_out, *other, *unfit(among, FEW_LINEAR)))
     ruling = together(parts)
     if ruling.verdict is Verdict.UNDECIDED and unclear:
         ruling = replace(ruling, condition="; ".join(filter(None, (ruling.condition, *unclear))))
@@ -95,14 +99,14 @@ def decide_speed(evidence: pd.DataFrame) -> Decision | NotDecided:
     among, left_out = comparable(evidence, LSTM, TRANSFORMER)
     for sample in cost_samples(among, LSTM, TRANSFORMER, schema.TRAIN_STEP_SECONDS, every_length=True):
         verdict, p = _ruled(sample.effect, RATIO)
-        where = sample.sweep.where
-        part = Part(f"length {sample.length:,.0f}, {where}", sample.effect, verdict, p, sample.runs)
-        by_sweep.setdefault(where, (sample.sweep, []))[1].append(part)
+        part = Part(f"length {sample.length:,.0f}", sample.effect, verdict, p, sample.runs)
+        by_sweep.setdefault(sample.sweep.where, (sample.sweep, []))[1].append(part)
     if not by_sweep:
         return NotDecided(left_out)
     rulings = {where: _on_the_length(sweep, parts) for where, (sweep, parts) in by_sweep.items()}
     ruling = next(iter(rulings.values())) if len(rulings) == 1 else by_place(rulings)
-    ruling = replace(ruling, parts=tuple(part for _, parts in by_sweep.values() for part in parts))
+    every = [replace(part, where=f"{part.where}, {where}") for where, (_, parts) in by_sweep.items() for part in parts]
+    ruling = replace(ruling, parts=tuple(every))
     words = by_batching([(sweep, _at_ends(parts)) for sweep, parts in by_sweep.values()])
     return Decision(ruling, f"for a training step the LSTM takes {words}", left_out)
 
@@ -120,7 +124,7 @@ def _at_ends(parts: Sequence[Part]) -> str:
     first, *rest = dict.fromkeys((parts[0], parts[-1]))
 
     def at(part: Part, what: str) -> str:
-        return f"{LSTM_TO_TRANSFORMER.said(part.effect.interval)}{what} at {part.where.partition(', ')[0]}"
+        return f"{LSTM_TO_TRANSFORMER.said(part.effect.interval)}{what} at {part.where}"
 
     return " and ".join([at(first, " the Transformer's time"), *(at(part, "") for part in rest)])
 
@@ -147,7 +151,7 @@ def decide_generation(evidence: pd.DataFrame) -> Decision | NotDecided:
         both = f"{exponent(lstm.interval)} for the LSTM and {exponent(transformer.interval)} for the Transformer"
         said.append(f"{on_which(sweep, [one for one, _ in timed])}{both}")
     if not parts:
-        return NotDecided(left_out)
+        return NotDecided((*left_out, *unfit(among, f"no decoding step timed at {LEAST_LENGTHS} positions")))
     clause = f"a decoding step grows with the position to the power {'; '.join(said)}"
     return Decision(together(parts), clause, left_out)
 
