@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -63,7 +63,7 @@ def stand_in(models: pd.Series, base: str) -> str | None:
 class Sweep:
     """Efficiency runs of one grid and task on one piece of hardware."""
 
-    name: str  # of the sweep where there are several, and of the grid where several have it
+    name: str  # of the sweep where hardware and batches do not tell it, and of the grid where several have it
     hardware: str
     machine: str  # that hardware in words, where there are several
     rows: pd.DataFrame
@@ -147,9 +147,12 @@ def sweeps(evidence: pd.DataFrame) -> Iterator[Sweep]:
     if len(chosen["task"].unique()) == 1:
         chosen = chosen.assign(task="")
     called, several = names(chosen), len(chosen["hardware"].unique()) > 1
+    found = []
     for (grid, task, hardware), rows in groups(chosen, "grid", "task", "hardware"):
         machine = (hardware or "unknown hardware") if several else ""
-        yield Sweep(called[grid, task], hardware, machine, rows[list(_OF_SWEEPS)])
+        found.append(Sweep(called[grid, task], hardware, machine, rows[list(_OF_SWEEPS)]))
+    told = len({(sweep.hardware, sweep.batching) for sweep in found}) == len(found)
+    yield from (replace(sweep, name="") for sweep in found) if told else found
 
 
 def by_model_and_metric(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:

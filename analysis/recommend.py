@@ -115,7 +115,8 @@ def recommend(runs: pd.DataFrame, need: Need) -> Advice:
         what = ", ".join(dict.fromkeys(one.what for one in costs))
         rest = ", ".join(f"{units.model_name(b)} takes {slow[b]:.2f} times as long" for b in models if b != first)
         on = " and ".join(dict.fromkeys(one.hardware for one in costs if one.hardware))
-        because.append(f"{units.model_name(first)} is the fastest of them{f' on {on}' * bool(on)} ({what}): {rest}")
+        place = f"{what} on {on}" if on else what
+        because.append(f"{units.model_name(first)} is the fastest of them, {place}: {rest}")
         models = [first]
     few = [one for one in comparable if min(interval.n for interval in one.numbers.values()) < LEAST_SEEDS]
     if few:
