@@ -19,7 +19,7 @@ from experiments import schema
 _RATE = units.Quantity("training, tokens/s", form=",.0f")
 _MILLISECONDS = units.Quantity("ms", scale=1e3, form=",.2f")
 _JOULES = units.Quantity("J", form=",.3g")
-_COUNT = units.Quantity("launches", form=",.0f")
+_COUNT = units.Quantity("count", form=",.0f")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Column:
 
 
 TABLE = (
+    Column("sequences a batch", (schema.BATCH_SIZE,), _COUNT),
     Column("training, tokens/s", (schema.EFFICIENCY_TRAIN_TOKENS_PER_SECOND,), _RATE),
     Column("MFU, %", (schema.PEAK_SHARE,), units.Quantity("share", "%", 100.0, ",.1f")),
     Column(

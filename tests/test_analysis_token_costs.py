@@ -84,6 +84,15 @@ def test_what_only_a_gpu_tells_has_a_column_where_one_told_it() -> None:
     assert cells[3]["ms without cache: p50 / p95"] == "32.00 / –"
 
 
+def test_how_many_sequences_share_the_time_of_a_token() -> None:
+    """Of a fixed number of tokens (here 256 of the source) fewer at each length."""
+    sizes = [(s.BATCH_SIZE, n, 256 / n) for n in (32, 64)]
+    times = [(s.DECODE_SECONDS_PER_TOKEN, n, 1e-3) for n in (32, 64)]
+    shown = token_costs.as_table(token_costs.token_costs(table(run_rows(s.EFFICIENCY, TASK, "lstm", 0, sizes + times))))
+    assert shown.header[:3] == ("length", "model", "sequences a batch")
+    assert [row[:3] for row in shown.rows] == [("32", "LSTM", "8"), ("64", "LSTM", "4")]
+
+
 def test_the_state_of_the_machine_in_a_sentence() -> None:
     """Of six runs with six lengths and two positions each, one length of one run was disturbed."""
     assert token_costs.machines(two_models()) == [
