@@ -111,7 +111,7 @@ OTHERS = {
     schema.PARAMETERS: Quantity("parameters", "", 1.0, ",.0f", exact=True),
     schema.BUDGET: Quantity("budget", "", 1.0, ",.0f", exact=True),
     schema.STATE: Quantity("decoding state", "KiB", 2.0**-10, ",.1f", exact=True),
-    schema.MATCH_ERROR: Quantity("match error", "%", 100.0, "+.2f", exact=True),
+    schema.MATCH_ERROR: Quantity("match error", "%", 100.0, "+z.2f", exact=True),
     schema.TRAIN_TOKENS_PER_SECOND: Quantity("training throughput", "tokens/s", 1.0, ",.0f"),
     schema.RUN_SECONDS: Quantity("whole run", "s", 1.0, ",.1f"),
     schema.TRAIN_STEP_SECONDS: Quantity("training step", "ms", 1e3, ",.1f", lower_is_better=True),

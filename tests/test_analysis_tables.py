@@ -165,6 +165,13 @@ def test_the_edge_of_matching(known: pd.DataFrame, error: float, matching: str) 
     assert set(tables.models_table(moved)["matching"]) == {matching}
 
 
+def test_a_match_error_that_rounds_to_nothing_has_no_minus(known: pd.DataFrame) -> None:
+    learnt = known[known["kind"] == s.LEARN]
+    moved = learnt.assign(value=learnt["value"].where(learnt["metric"] != s.MATCH_ERROR, -1e-6))
+    shown = tables.models_as_table(tables.models_table(moved))
+    assert {row[shown.header.index("match error, %")] for row in shown.rows} == {"+0.00"}
+
+
 def test_failures(known: pd.DataFrame, tracked: str) -> None:
     found = tables.failures(known)
     assert found[["model", "seed", "status", "reason", "later"]].to_numpy().tolist() == [
