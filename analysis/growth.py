@@ -12,14 +12,17 @@ from analysis import scaling
 from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, in_common, sweeps
 from experiments import schema
 
-# Training, prefill and decoding, apart.
+# Training, prefill and decoding, apart. Generation is both of these: encoding, and a few tokens after it.
 COSTS = {
     "training time": schema.TRAIN_STEP_SECONDS,
     "training memory": schema.PEAK_MEMORY,
     "prefill time": schema.ENCODE_SECONDS,
-    "decoding time": schema.GENERATE_SECONDS,
-    "decoding memory": schema.GENERATE_PEAK_MEMORY,
+    "prefill memory": schema.ENCODE_PEAK_MEMORY,
+    "decoding time": schema.DECODE_SECONDS_PER_TOKEN,
     "decoding time by position": schema.STEP_SECONDS,
+    "teacher forcing time": schema.DECODE_SECONDS,
+    "generation time": schema.GENERATE_SECONDS,
+    "generation memory": schema.GENERATE_PEAK_MEMORY,
 }
 COLUMNS = ["sweep", "cost", "what", "model", "other", "estimate", "low", "high", "n", "shortest", "longest"]
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import scaling, units
 from analysis.claims.base import ATTENTION, LSTM, TRANSFORMER
-from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, contests, sweeps, with_most_data
+from analysis.evidence import LEAST_LENGTHS, Sweep, admitted, contests, stand_in, sweeps, with_most_data
 from analysis.scaling import Floats
 from analysis.statistics import Interval, geometric_mean, mean
 from experiments import schema
@@ -57,6 +57,7 @@ class Evidence:
     distant: str = ""  # how far from what was asked it was measured
     task: str = ""  # of an accuracy, without its settings: several of them weigh together as one task
     hardware: str = ""  # of a cost
+    unlearnt: frozenset[str] = frozenset()  # models that are not trained on the task, by the test of the claims
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,13 @@ def recommend(runs: pd.DataFrame, need: Need) -> Advice:
         measures = f"mean over {tasks} tasks" if tasks > 1 else "in accuracy"
         because += [
             f"{units.model_name(base)} is {100 * lost[base]:.0f} points behind the best, {measures}"
+            + _not_learnt(base, comparable)
             for base in models
             if base not in kept
         ]
         models = kept
         if len(kept) > 1:
-            because.append(f"{_names(kept)} are within {100 * GOOD_ENOUGH:.0f} points of each other in accuracy")
+            because.append(f"{_names(kept)} are within {100 * GOOD_ENOUGH:.0f} points of each other, {measures}")
     elif scores:
         because.append(f"no measure of accuracy is shared by {_names(models)}")
     else:
@@ -118,6 +120,10 @@ def recommend(runs: pd.DataFrame, need: Need) -> Advice:
         place = f"{what} on {on}" if on else what
         because.append(f"{units.model_name(first)} is the fastest of them, {place}: {rest}")
         models = [first]
+    far = [one for one in comparable if one.distant]
+    if far:
+        words = "at other distances or numbers of items than asked"
+        because.append(f"with caution: {len(far)} of {len(comparable)} accuracies were measured {words}")
     few = [one for one in comparable if min(interval.n for interval in one.numbers.values()) < LEAST_SEEDS]
     if few:
         because.append(
@@ -170,6 +176,11 @@ def _accuracies(known: pd.DataFrame, need: Need) -> Iterator[Evidence]:
                 "accuracy",
                 _distance(at, wanted),
                 contest.family,
+                unlearnt=frozenset(
+                    base
+                    for base in tables
+                    if contest.untrained(contest.in_range(str(stand_in(contest.rows["model"], base))))
+                ),
             )
 
 
@@ -276,6 +287,12 @@ def _behind(base: str, scores: Sequence[Evidence]) -> float:
         best = max(n.estimate for n in one.numbers.values())
         gaps.setdefault(one.task, []).append(best - one.numbers[base].estimate)
     return float(np.mean([np.mean(of_task) for of_task in gaps.values()]))
+
+
+def _not_learnt(base: str, scores: Sequence[Evidence]) -> str:
+    """``", and not trained on copy_memory"``: tasks that a model has not learnt at all; "" if there are none."""
+    tasks = list(dict.fromkeys(one.task for one in scores if base in one.unlearnt))
+    return f", and not trained on {', '.join(tasks)}" if tasks else ""
 
 
 def _slower(base: str, models: Sequence[str], costs: Sequence[Evidence]) -> float:

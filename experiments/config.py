@@ -27,6 +27,7 @@ from experiments.schema import (
     RANDOM,
     SEQUENCE_ACCURACY,
     STEP_PARTS,
+    STEPS_IN_A_ROW,
     TUNING,
     WER,
 )
@@ -450,6 +451,8 @@ def run_key(run: Run, device: str) -> str:
     decisive = {"version": RESULT_VERSION, "device": device, **run.settings()}
     if isinstance(run, LearnRun | GradientsRun):
         decisive["task"] = run.task.decisive()
+    if isinstance(run, EfficiencyRun) and run.efficiency.positions:
+        decisive["steps_in_a_row"] = STEPS_IN_A_ROW  # steps that were timed one by one took longer
     if isinstance(run, ProfileRun):
         decisive["parts"] = STEP_PARTS  # what an earlier list of them left out is in none of its results
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]

@@ -36,7 +36,7 @@ from experiments.phases import (
     train_once,
     work_of,
 )
-from experiments.timing import TooSlow, interleaved, percentile, quartiles, relative_interval, timed
+from experiments.timing import TooSlow, interleaved, percentile, quartiles, relative_interval, timed, wait_for
 from experiments.training import Keeper, update, uses_bfloat16
 from models.config import ModelConfig
 from models.cost import (
@@ -149,7 +149,7 @@ def _at_length(
         watch()
         if any(phase in contender.going_on for contender in contenders):
             meanwhile = machine.Watch(device)
-            _time(contenders, phase, length, device)
+            _time(contenders, phase, length, device, watch)
             # By phase: over all of them, whoever was there in a short one is averaged away. The rest is of the last.
             disturbed = state.get(schema.DISTURBED, 0.0)
             state = meanwhile.state()
@@ -158,13 +158,19 @@ def _at_length(
     if any("train_step" in contender.going_on for contender in contenders):
         peak = max(peak, matmul_flops_per_second(device, contenders[0].bfloat16))
     for contender in contenders:
-        if contender.going_on - {"step"}:
-            contender.log_length(peak)
-            for name, value in state.items():
-                contender.log(name, value, length)
+        if not contender.going_on - {"step"}:
+            continue
+        contender.log_length(peak)
+        watch()
+        meanwhile = machine.Watch(device)
+        counted = False
         for phase, metric in schema.ENERGIES.items():
             if phase in contender.going_on:
-                contender.measure_energy(phase, metric)
+                counted |= contender.measure_energy(phase, metric)
+        if counted:  # of all that the GPU did meanwhile
+            state[schema.DISTURBED] = max(state[schema.DISTURBED], meanwhile.state()[schema.DISTURBED])
+        for name, value in state.items():
+            contender.log(name, value, length)
     watch()
     _count_launches(contenders, length, device)
     return peak
@@ -203,7 +209,7 @@ def _by_position(
             contender.advance(position)
         watch(done)
         meanwhile = machine.Watch(device)
-        _time(contenders, "step", position, device)
+        _time(contenders, "step", position, device, partial(watch, done))
         state = meanwhile.state()
         for contender in contenders:
             if "step" in contender.going_on:
@@ -212,15 +218,18 @@ def _by_position(
                     contender.log(schema.by_position(name), value, position)
 
 
-def _time(contenders: Sequence[_Contender], phase: str, at: int, device: torch.device) -> None:
+def _time(
+    contenders: Sequence[_Contender], phase: str, at: int, device: torch.device, watch: Callable[[], None]
+) -> None:
     works = {contender: contender.work(phase) for contender in contenders if phase in contender.going_on}
     with around(phase, device, contenders[0].bfloat16):
-        outcomes = interleaved(works, contenders[0].settings, device)
+        outcomes = interleaved(works, contenders[0].settings, device, watch)
     for contender, outcome in outcomes.items():
         if isinstance(outcome, Exception):
             contender.stop(phase, at, outcome)
         else:
-            contender.log_time(phase, outcome, at)
+            in_a_row = schema.STEPS_IN_A_ROW if phase == "step" else 1
+            contender.log_time(phase, [taken / in_a_row for taken in outcome], at)
     for contender in contenders:
         contender.forget_work()
 
@@ -275,7 +284,7 @@ class _Contender:
         if phase == "step":
             assert self._state is not None
             tokens, state, _ = self._state
-            return self._inference(partial(self.model.step, tokens, state))
+            return self._inference(partial(self._steps_in_a_row, tokens, state))
         work = work_of(phase, self.model, self.batch, self.settings.decode_tokens, self.settings.cuda_graphs)
         self._generation = work if isinstance(work, Generation) else None
         return self._inference(work)
@@ -302,6 +311,12 @@ class _Contender:
                 self._state = tokens, state, position - 1
         except Exception as error:
             self.stop("step", position, error.with_traceback(None))
+
+    def _steps_in_a_row(self, tokens: Tensor, state: State) -> None:
+        """The same step again and again, each waited for as in `generate`."""
+        for _ in range(schema.STEPS_IN_A_ROW):
+            self.model.step(tokens, state)
+            wait_for(self.device)
 
     def _inference(self, work: Work) -> Work:
         def one() -> None:
@@ -400,14 +415,14 @@ class _Contender:
         if found is not None:
             self.log(metric, found, self.length)
 
-    def measure_energy(self, phase: str, metric: str) -> None:
-        """Records joules for 1,000 tokens, where the device counts them."""
+    def measure_energy(self, phase: str, metric: str) -> bool:
+        """Records joules for 1,000 tokens, where the device counts them; whether it did."""
         try:
             with around(phase, self.device, self.bfloat16):
                 found = machine.joules(self.work(phase), self.device, self.settings.warmup)
         except Exception as error:
             self.stop(phase, self.length, error.with_traceback(None))
-            return
+            return False
         finally:
             self.forget_work()
         if found is not None:
@@ -418,3 +433,4 @@ class _Contender:
                 "generate": self.batch.size * self.settings.decode_tokens,
             }
             self.log(metric, 1000 * found / tokens[phase], self.length)
+        return found is not None

@@ -142,6 +142,7 @@ DECODE_SECONDS = "efficiency/decode_seconds"  # logits of all target positions (
 GENERATE_SECONDS = "efficiency/generate_seconds"  # greedy, cached: encode, start, and `decode_tokens` steps
 GENERATE_NAIVE_SECONDS = "efficiency/generate_naive_seconds"  # the same tokens; each by reading all before it anew
 STEP_SECONDS = "efficiency/step_seconds_by_position"  # cached `step` of the batch for that position, the first being 1
+STEPS_IN_A_ROW = 10  # of one position, as in generating: alone, a step finds the caches as another model left them
 PHASES = {  # name of the phase → its time
     "train_step": TRAIN_STEP_SECONDS,
     "encode": ENCODE_SECONDS,
@@ -156,7 +157,7 @@ LOWER_QUARTILE, UPPER_QUARTILE, INTERVAL = "q1", "q3", "interval"
 TRAIN_STEP_SECONDS_LOW = "efficiency/train_step_seconds_q1"  # what `spread` makes of TRAIN_STEP_SECONDS
 TRAIN_STEP_SECONDS_HIGH = "efficiency/train_step_seconds_q3"
 EFFICIENCY_TRAIN_TOKENS_PER_SECOND = "efficiency/train_tokens_per_second"  # source and target tokens
-GENERATE_TOKENS_PER_SECOND = "efficiency/generate_tokens_per_second"  # target tokens of the whole batch, cached
+GENERATE_TOKENS_PER_SECOND = "efficiency/generate_tokens_per_second"  # of the whole batch, cached, encoding included
 GENERATE_NAIVE_TOKENS_PER_SECOND = "efficiency/generate_naive_tokens_per_second"
 DECODE_SECONDS_PER_TOKEN = "efficiency/decode_seconds_per_token"  # greedy, cached, one step of the batch; median
 DECODE_SECONDS_PER_TOKEN_P95 = "efficiency/decode_seconds_per_token_p95"  # of all steps of all repetitions

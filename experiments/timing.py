@@ -14,6 +14,7 @@ from experiments.config import Efficiency
 
 CONFIDENCE = 0.95
 OFTEN = 32  # repetitions after each of which the interval of the median is looked at
+SIGN = 10.0  # seconds
 NARROW = 0.03  # width of the interval of a median, as a share of the median, from which on it is known well enough
 
 Key = TypeVar("Key", bound=Hashable)
@@ -24,12 +25,22 @@ class TooSlow(Exception):
 
 
 def interleaved(
-    works: Mapping[Key, Callable[[], object]], settings: Efficiency, device: torch.device
+    works: Mapping[Key, Callable[[], object]],
+    settings: Efficiency,
+    device: torch.device,
+    watch: Callable[[], None] = lambda: None,
 ) -> dict[Key, list[float] | Exception]:
     """Times works in turn, A B C A B C …, so that what changes on the machine meanwhile changes for all of them.
 
     A work is repeated until the interval of its median is `NARROW`, or until it has taken `settings.seconds_per_point`;
-    `settings.repeats` times at least.
+    `settings.repeats` times at least. Where works are recorded (`settings.cuda_graphs`), that takes two repetitions:
+    there is one more before the first that counts, so that none is taken for too slow because of it.
+
+    Args:
+        works: what is timed.
+        settings: how often.
+        device: on which.
+        watch: called between repetitions, every `SIGN` seconds or less often: it goes on.
 
     Returns:
         Seconds of each counted repetition, in order; or what ended this work while the others went on: `TooSlow` where
@@ -37,8 +48,13 @@ def interleaved(
     """
     seconds: dict[Key, list[float]] = {key: [] for key in works}
     ended: dict[Key, Exception] = {}
+    seen = time.monotonic()
 
     def repeat(key: Key) -> float:
+        nonlocal seen
+        if time.monotonic() - seen > SIGN:
+            seen = time.monotonic()
+            watch()
         try:
             return timed(works[key], device)
         except Exception as error:
@@ -47,7 +63,7 @@ def interleaved(
             return math.nan
 
     last = dict.fromkeys(works, 0.0)
-    for _ in range(settings.warmup):
+    for _ in range(settings.warmup + settings.cuda_graphs):
         for key in works:
             if key not in ended:
                 last[key] = repeat(key)

@@ -42,6 +42,24 @@ def test_settings_of_a_task_weigh_together() -> None:
     assert advice.because[0] == "LSTM is 40 points behind the best, mean over 2 tasks"
 
 
+def test_what_a_model_has_not_learnt_at_all_is_said() -> None:
+    """By the test of the claims: under 90 % right over all of the test; far away it may be."""
+    near = {"lstm": around(0.95), "transformer": around(0.99)}
+    distant = {"lstm": around(0.2), "transformer": around(0.9)}
+    learnt = task_rows("needle", near, hardest=distant, measures="distance=distance")
+    failed = task_rows("copy", near | {"lstm": around(0.3)}, hardest=distant, measures="distance=distance")
+    advice = recommend(table(learnt, failed), Need(64))
+    assert advice.because[0] == "LSTM is 70 points behind the best, mean over 2 tasks, and not trained on copy"
+    assert recommend(table(learnt), Need(64)).because[0] == "LSTM is 70 points behind the best, in accuracy"
+
+
+def test_accuracies_of_another_distance_are_a_caution() -> None:
+    both = table(far("copy", lstm=0.92, transformer=0.95), far("needle", lstm=0.92, transformer=0.95))
+    words = "with caution: 2 of 2 accuracies were measured at other distances or numbers of items than asked"
+    assert words in recommend(both, Need(1000)).because
+    assert not any(reason.startswith("with caution") for reason in recommend(both, Need(64)).because)
+
+
 def test_then_time_among_those_as_good() -> None:
     runs = table(recall(0.4, 0.94, 0.95), sweep_rows(LAWS))
     assert recommend(runs, Need(512)).model == "transformer"
@@ -111,7 +129,7 @@ def test_models_are_compared_on_what_all_of_them_were_measured_on() -> None:
     """The LSTM was never tried on copying: what the others do there has no part in the ranking."""
     both = far("needle", lstm=0.92, lstm_attention=0.92, transformer=0.95)
     advice = recommend(table(both, far("copy", lstm_attention=0.2, transformer=0.9)), Need(64))
-    assert advice.because[0] == "LSTM, LSTM + attention and Transformer are within 5 points of each other in accuracy"
+    assert advice.because[0] == "LSTM, LSTM + attention and Transformer are within 5 points of each other, in accuracy"
     apart = far("needle", lstm=0.92, lstm_attention=0.2), far("copy", lstm_attention=0.2, transformer=0.9)
     advice = recommend(table(*apart, sweep_rows(LAWS)), Need(64))
     assert advice.model == ""

@@ -19,11 +19,13 @@ from swept import (
     Kept,
     measured,
     no_clock,
+    twice,
 )
 
-from experiments import efficiency, memory, phases, schema, timing
-from experiments.config import Efficiency
+from experiments import config, efficiency, memory, phases, schema, timing
+from experiments.config import Efficiency, EfficiencyRun, run_key
 from experiments.data import Batch
+from experiments.grid import load_grid
 from experiments.training import update
 from models.config import ModelConfig
 from models.cost import attention_share, encode_flops, generate_flops, state_bytes, step_flops, training_flops
@@ -40,7 +42,7 @@ def test_everything_is_measured_at_every_length(monkeypatch: pytest.MonkeyPatch)
     assert list(dict.fromkeys(watched)) == [(0, 2), (1, 2), (2, 2)]
     phases = 5  # a length may take long: between two signs of progress there is one of them, or one model's memory
     assert watched.count((0, 2)) >= phases + len(configs)
-    for config, recorder in zip(configs, recorders, strict=True):
+    for model, recorder in zip(configs, recorders, strict=True):
         values = recorder.values
         assert recorder.tags == {}
         assert all(set(curve) == {4, 16} for curve in values.values())
@@ -64,14 +66,14 @@ def test_everything_is_measured_at_every_length(monkeypatch: pytest.MonkeyPatch)
             assert at[schema.DECODE_SECONDS_PER_TOKEN] < at[schema.GENERATE_SECONDS]
             assert 0 < at[schema.DECODE_NAIVE_SECONDS_PER_TOKEN] <= at[schema.DECODE_NAIVE_SECONDS_PER_TOKEN_P95]
             assert at[schema.DECODE_NAIVE_SECONDS_PER_TOKEN] < at[schema.GENERATE_NAIVE_SECONDS]
-            flops = batch * training_flops(config, length, length, 32)
+            flops = batch * training_flops(model, length, length, 32)
             assert at[schema.TRAIN_STEP_FLOPS] == flops
             encoding, decoding = (at[schema.PHASE_FLOPS[phase]] for phase in ("encode", "decode"))
-            assert encoding == batch * encode_flops(config, length)
+            assert encoding == batch * encode_flops(model, length)
             assert encoding + decoding == flops / 3
-            assert at[schema.PHASE_FLOPS["generate"]] == generate_flops(config, length, 4, 32, batch)
-            assert at[schema.ATTENTION_SHARE] == attention_share(config, length, length, 32)
-            assert at[schema.STATE_BYTES] == state_bytes(config, length, length)
+            assert at[schema.PHASE_FLOPS["generate"]] == generate_flops(model, length, 4, 32, batch)
+            assert at[schema.ATTENTION_SHARE] == attention_share(model, length, length, 32)
+            assert at[schema.STATE_BYTES] == state_bytes(model, length, length)
             assert 0 < at[schema.PEAK_SHARE] < 1
             assert at[schema.DISTURBED] in (0, 1)
             assert at[schema.THREADS] == torch.get_num_threads()
@@ -97,17 +99,50 @@ def test_a_step_is_timed_at_the_positions_asked_for(monkeypatch: pytest.MonkeyPa
     assert errors == [None] * 3
     by_position = seen[2 * 2 * 4 :]  # by length, both Transformers generate four tokens, twice
     assert all(size == 3 for _, size in by_position)
-    one, other = by_position[:2], by_position[2:4]
-    assert one == other == [(0, 3), (0, 3)]
-    assert [position for position, _ in by_position[4:]] == [0, 1, 0, 1, 2, 2, 2, 2, *[2, 3, 4, 5] * 2, 6, 6, 6, 6]
-    for config, recorder in zip(configs, recorders, strict=True):
-        assert recorder.values[schema.STEP_SECONDS] == {1: 2.0, 3: 2.0, 7: 2.0}
-        work = {at: 3 * step_flops(config, 4, at - 1, BY_POSITION.vocabulary) for at in (1, 3, 7)}
+    one, other = by_position[:20], by_position[20:40]
+    assert one == other == [(0, 3)] * 20
+    assert [position for position, _ in by_position[40:]] == [0, 1, 0, 1, *[2] * 40, *[2, 3, 4, 5] * 2, *[6] * 40]
+    for model, recorder in zip(configs, recorders, strict=True):
+        assert recorder.values[schema.STEP_SECONDS] == {1: 0.2, 3: 0.2, 7: 0.2}  # two seconds for ten in a row
+        work = {at: 3 * step_flops(model, 4, at - 1, BY_POSITION.vocabulary) for at in (1, 3, 7)}
         assert recorder.values[schema.PHASE_FLOPS["step"]] == work
-        assert recorder.values["efficiency/step_seconds_q1_by_position"] == {1: 1.5, 3: 1.5, 7: 1.5}
+        assert recorder.values["efficiency/step_seconds_q1_by_position"] == pytest.approx({1: 0.15, 3: 0.15, 7: 0.15})
         assert {schema.axis_of(name) for name in recorder.values} == {"length", "position"}
         assert set(recorder.values[schema.by_position(schema.DISTURBED)]) == {1, 3, 7}
         assert set(recorder.values[schema.BATCH_SIZE].values()) == {3}
+
+
+def test_a_repetition_is_ten_steps_at_its_position_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []  # of what the steps that are timed look back on, the present position included
+    step = TransformerDecoder.step
+
+    def counted(works: dict[Any, Callable[[], object]], *_: object) -> dict[Any, Any]:
+        lengths.clear()
+        found = twice(works)
+        seen.append(list(lengths))
+        return found
+
+    def watched(self: TransformerDecoder, tokens: Any, state: Any, *more: Any) -> Any:
+        logits, after = step(self, tokens, state, *more)
+        lengths.append(after.position)
+        return logits, after
+
+    seen: list[list[int]] = []
+    no_clock(monkeypatch)
+    monkeypatch.setattr(efficiency, "interleaved", counted)
+    monkeypatch.setattr(TransformerDecoder, "step", watched)
+    _, errors = measured([SINUSOIDAL], BY_POSITION)
+    assert errors == [None]
+    assert seen[-3:] == [[at] * 20 for at in BY_POSITION.positions]
+
+
+def test_a_sweep_by_position_is_another_run_with_more_steps_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = load_grid("length_scaling", profile="small").runs
+    before = {run: run_key(run, "cpu") for run in runs}
+    monkeypatch.setattr(config, "STEPS_IN_A_ROW", 20)
+    changed = {run for run in runs if run_key(run, "cpu") != before[run]}
+    assert changed == {run for run in runs if isinstance(run, EfficiencyRun) and run.efficiency.positions}
+    assert len(changed) == 15
 
 
 def test_where_memory_ends_a_sweep_ends_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

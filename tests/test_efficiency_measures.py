@@ -131,6 +131,21 @@ def test_energy_is_that_of_a_thousand_tokens(monkeypatch: pytest.MonkeyPatch) ->
     assert recorder.values[schema.ENERGIES["generate"]] == {4: 1000 / (32 * 4), 16: 1000 / (8 * 4)}
 
 
+def test_a_length_is_disturbed_where_others_were_there_while_energy_was_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two lengths it is the second in which the clock had the machine for itself and the counter had not."""
+    no_clock(monkeypatch)
+    quiet = [{schema.DISTURBED: 0.0, schema.LOAD: 1.0}] * 5
+    states = iter([*quiet, {schema.DISTURBED: 0.0}, *quiet, {schema.DISTURBED: 1.0}])
+    monkeypatch.setattr(efficiency.machine.Watch, "state", lambda self: next(states))
+    monkeypatch.setattr(efficiency.machine, "joules", lambda work, device, warmup: 1.0)
+    (recorder,), errors = measured([SINUSOIDAL], SETTINGS)
+    assert errors == [None]
+    assert recorder.values[schema.DISTURBED] == {4: 0.0, 16: 1.0}
+    assert recorder.values[schema.LOAD] == {4: 1.0, 16: 1.0}
+
+
 def test_energy_has_no_recording_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """All graphs of a phase are there when the counter is read first."""
     no_clock(monkeypatch)
@@ -264,7 +279,7 @@ class Casts(TorchDispatchMode):
 def test_weights_are_cast_before_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[tuple[int, int]] = []
 
-    def repeated(works: dict[Any, Callable[[], object]], settings: Efficiency, device: torch.device) -> dict[Any, Any]:
+    def repeated(works: dict[Any, Callable[[], object]], *more: object) -> dict[Any, Any]:
         for work in works.values():
             found = []
             for _ in range(2):

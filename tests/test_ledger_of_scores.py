@@ -17,6 +17,7 @@ from ledger_runs import (
     gradient_rows,
     learning,
     recall,
+    run_rows,
     table,
     task_rows,
     verdict,
@@ -109,6 +110,44 @@ def test_what_fails_at_the_nearest_is_not_trained() -> None:
     assert found.verdict is Verdict.NOT_MEASURED
     assert [str(one) for one in found.left_out] == ["LSTM is not trained on recall: 60.0 % at distance 1 already"]
     assert found.left_out_briefly == "1 left out: LSTM not trained"
+
+
+def at_one_distance(distance: int, lstm: float, transformer: float, grid: str = "g") -> list[dict[str, Any]]:
+    """Copying after one delay: nothing nearer was asked of this task."""
+    name = s.metric(s.TEST, s.TOKEN_ACCURACY, "distance")
+    scores = {"lstm": around(lstm), "transformer": around(transformer)}
+    more = {"measures": "distance=distance", "grid": grid}
+    return [
+        row
+        for model, of_seeds in scores.items()
+        for seed, score in enumerate(of_seeds)
+        for row in run_rows(s.LEARN, f"copy(delay={distance})", model, seed, [(name, distance, score)], **more)
+    ]
+
+
+def test_the_nearest_is_that_of_all_settings_of_a_task() -> None:
+    near, distant = at_one_distance(10, 0.98, 0.98), at_one_distance(1000, 0.3, 0.98)
+    found = entry(table(near, distant), "2.1")
+    assert [(where, str(side)) for where, _, side in found.parts] == [
+        ("copy(delay=10), distance 10", "tie"),
+        ("copy(delay=1000), distance 1000", "supported"),
+    ]
+    assert not found.left_out
+    alone = entry(table(distant), "2.1")
+    assert alone.left_out_briefly == "1 left out: LSTM not trained"
+    elsewhere = entry(table(at_one_distance(10, 0.98, 0.98, grid="another"), distant), "2.1")
+    assert elsewhere.left_out_briefly == "1 left out: LSTM not trained"
+
+
+def test_a_mean_of_tasks_that_disagree_names_the_farthest_apart() -> None:
+    """Behind by 17 points on one, ahead by 8 on two: neither, in the mean."""
+    parts = [recall("a", 0.9, 0.73), recall("b", 0.9, 0.98), recall("c", 0.9, 0.98), recall("d", 0.9, 0.9)]
+    found = entry(table(*parts), "2.1")
+    assert found.verdict is Verdict.TIE
+    assert "; the Transformer's lead is from -17.0 points [" in found.clause
+    assert "] on a, distance 64 to +8.0 points [" in found.clause
+    agreeing = entry(table(recall("a", 0.9, 0.9), recall("b", 0.9, 0.91)), "2.1")
+    assert (agreeing.verdict, "lead is from" in agreeing.clause) == (Verdict.TIE, False)
 
 
 def test_length_out_of_range_by_class_of_language() -> None:

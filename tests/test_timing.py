@@ -72,6 +72,23 @@ def test_what_takes_too_long_is_not_repeated(clock: Clock) -> None:
     assert clock.done == ["slow", "fast"] * 2 + ["fast"] * 6
 
 
+def test_the_recording_of_a_work_is_not_taken_for_its_time(clock: Clock) -> None:
+    """It is done in the second repetition, whatever the warm-up; the third is a replay."""
+    works = clock.works({"recorded": iter([1.0, 12.0, 0.5, 0.5, 0.5, 0.5])})
+    recording = settings(2, 2, 1.0).model_copy(update={"cuda_graphs": True})
+    assert timing.interleaved(works, recording, CPU) == {"recorded": [0.5, 0.5]}
+    assert len(clock.done) == 5
+
+
+def test_what_takes_long_gives_signs(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two works of four seconds, three repetitions and one before each: after every third there is a sign."""
+    monkeypatch.setattr(timing.time, "monotonic", lambda: clock.now)
+    signs: list[float] = []
+    works = clock.works({name: iter([4.0] * 4) for name in "ab"})
+    timing.interleaved(works, settings(3, 1, 8.0), CPU, lambda: signs.append(clock.now))
+    assert signs == [112.0, 124.0]
+
+
 @pytest.mark.parametrize("at", [0, 2])  # in warm-up, when counted
 def test_what_fails_ends_alone(clock: Clock, at: int) -> None:
     steps = iter([1.0] * at)

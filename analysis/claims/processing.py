@@ -229,7 +229,7 @@ CLAIMS = (
         "exponent of time against length, LSTM minus Transformer, ≥ 0.3 and its interval > 0.1",
         "interval < 0.1",
         "the Transformer's time grows less with the length",
-        "the Transformer's time grows with the length as the LSTM's",
+        "the Transformer's time grows no less with the length than the LSTM's",
         LSTM_MINUS_TRANSFORMER,
         decide_growth,
         growth,

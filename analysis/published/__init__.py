@@ -303,11 +303,16 @@ def orders(found: list[Contest]) -> Iterator[Check]:
                 lead = Interval(float(a.mean() - b.mean()), math.nan, math.nan, min(len(a), len(b)))
                 ahead, behind = units.model_name(order.ahead), units.model_name(order.behind)
                 outcome, why = Outcome.AGREES if lead.estimate > 0 else Outcome.DEVIATES, ""
-                learnt = contest.in_range(str(stand_in(contest.rows["model"], order.ahead)))
+                learnt, other = (
+                    contest.in_range(str(stand_in(contest.rows["model"], model)))
+                    for model in (order.ahead, order.behind)
+                )
                 if reason := _unmatched(contest, order.ahead, order.behind):
                     lead, outcome, why = _NOTHING, Outcome.NOT_MEASURED, f": {reason}"
                 elif order.split == schema.LONGER and contest.untrained(learnt):
                     outcome, why = Outcome.UNDECIDED, f": the {ahead} is not trained, {100 * learnt:.1f} % in range"
+                elif order.split == schema.LONGER and contest.untrained(other):
+                    why = f": the {behind} is not trained, {100 * other:.1f} % in range"
                 yield Check(
                     f"{order.id}.{contest.name}.{order.ahead}",
                     f"{contest.name} {units.RANGES[order.split]}, lead of the {ahead} over the {behind}{why}",
