@@ -7,11 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import typer
 
 import lvt
 from analysis import opening
+from analysis.sources import read_results
+from experiments import schema as s
 from experiments.grid import bundled_grids, load_grid
 from models.config import Budget
 from models.matching import match
@@ -78,6 +81,26 @@ def test_its_findings_are_those_of_the_exported_tables() -> None:
     assert found == opening.opening(opening.RESULTS)
     for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", found):
         assert (ROOT / path).is_file(), path
+
+
+def test_its_limits_are_those_of_the_exported_tables() -> None:
+    """The sizes and lengths of what was run, in the section that states them by hand."""
+    runs = read_results(opening.RESULTS)
+
+    def of(metric: str) -> pd.DataFrame:
+        return runs[runs["metric"] == metric]
+
+    sizes = of(s.PARAMETERS)["value"]
+    minutes = of(s.TRAIN_SECONDS).groupby(["grid", "run_id"])["value"].max() / 60
+    long = minutes.index.get_level_values("grid").str.contains("cogs")
+    near = runs[runs["metric"].str.match(r"test/\w+_by_distance")]["at"].max()
+    gradients = runs[(runs["kind"] == s.GRADIENTS) & (runs["axis"] == "distance")]["at"].max()
+    stated = " ".join(re.findall(r"^- \*\*Small and short\*\*(.*?)^- ", README, re.MULTILINE | re.DOTALL)[0].split())
+    assert stated.startswith(f": models of {sizes.min() / 1e6:.1f} to {sizes.max() / 1e6:.0f} million parameters,")
+    assert f" trained for up to {minutes[~long].max():.0f} minutes (COGS: up to {minutes[long].max():.0f}) " in stated
+    lengths, positions = (of(metric)["at"].max() for metric in (s.TRAIN_STEP_SECONDS, s.STEP_SECONDS))
+    assert f"; lengths up to {lengths:,.0f}, positions up to {positions:,.0f}, " in stated
+    assert f" dependencies up to distance {near:.0f}, gradients up to {gradients:.0f}." in stated
 
 
 def test_its_task_and_its_models_can_be_used() -> None:
