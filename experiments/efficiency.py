@@ -167,9 +167,10 @@ def _at_length(
         for phase, metric in schema.ENERGIES.items():
             if phase in contender.going_on:
                 counted |= contender.measure_energy(phase, metric)
+        own = dict(state)
         if counted:  # of all that the GPU did meanwhile
-            state[schema.DISTURBED] = max(state[schema.DISTURBED], meanwhile.state()[schema.DISTURBED])
-        for name, value in state.items():
+            own[schema.DISTURBED] = max(own[schema.DISTURBED], meanwhile.state()[schema.DISTURBED])
+        for name, value in own.items():
             contender.log(name, value, length)
     watch()
     _count_launches(contenders, length, device)
