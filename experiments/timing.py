@@ -14,7 +14,7 @@ from experiments.config import Efficiency
 
 CONFIDENCE = 0.95
 OFTEN = 32  # repetitions after each of which the interval of the median is looked at
-SIGN = 10.0  # seconds
+SIGN = 10.0  # seconds from one sign that it goes on to the next, at least
 NARROW = 0.03  # width of the interval of a median, as a share of the median, from which on it is known well enough
 
 Key = TypeVar("Key", bound=Hashable)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from casts import first_and_again
 from simulated_graphs import Simulated
 from swept import (
     BY_POSITION,
@@ -23,7 +24,6 @@ from swept import (
     measured,
     no_clock,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments import efficiency, graphs, memory, phases, profiling, schema
 from experiments.config import Efficiency
@@ -134,15 +134,16 @@ def test_energy_is_that_of_a_thousand_tokens(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_length_is_disturbed_where_others_were_there_while_energy_was_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of two lengths it is the second in which the clock had the machine for itself and the counter had not."""
+    """While that of the first model was, in the second of two lengths; the clock had the machine for itself."""
     no_clock(monkeypatch)
     quiet = [{schema.DISTURBED: 0.0, schema.LOAD: 1.0}] * 5
-    states = iter([*quiet, {schema.DISTURBED: 0.0}, *quiet, {schema.DISTURBED: 1.0}])
+    states = iter([*quiet, *[{schema.DISTURBED: 0.0}] * 2, *quiet, {schema.DISTURBED: 1.0}, {schema.DISTURBED: 0.0}])
     monkeypatch.setattr(efficiency.machine.Watch, "state", lambda self: next(states))
     monkeypatch.setattr(efficiency.machine, "joules", lambda work, device, warmup: 1.0)
-    (recorder,), errors = measured([SINUSOIDAL], SETTINGS)
-    assert errors == [None]
+    (recorder, other), errors = measured([SINUSOIDAL, LSTM], SETTINGS)
+    assert errors == [None] * 2
     assert recorder.values[schema.DISTURBED] == {4: 0.0, 16: 1.0}
+    assert other.values[schema.DISTURBED] == {4: 0.0, 16: 0.0}
     assert recorder.values[schema.LOAD] == {4: 1.0, 16: 1.0}
 
 
@@ -262,31 +263,13 @@ def test_a_share_is_of_the_best_peak_that_was_seen(monkeypatch: pytest.MonkeyPat
     assert flops[16] / 2.0 / recorder.values[schema.PEAK_SHARE][16] == pytest.approx(1e15)
 
 
-class Casts(TorchDispatchMode):
-    """Counts the matrices that are cast to bfloat16."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
-            self.count += args[0].shape == (16, 16)  # as the weights that make queries
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16")
 def test_weights_are_cast_before_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[tuple[int, int]] = []
 
     def repeated(works: dict[Any, Callable[[], object]], *more: object) -> dict[Any, Any]:
-        for work in works.values():
-            found = []
-            for _ in range(2):
-                with Casts() as casts:
-                    work()
-                found.append(casts.count)
-            counts.append((found[0], found[1]))
+        queries = (16, 16)  # the shape of the weights that make them
+        counts.extend(first_and_again(work, lambda shape: shape == queries) for work in works.values())
         return {key: [1.0] for key in works}
 
     no_clock(monkeypatch)

@@ -69,7 +69,7 @@ def in_range_gap(contest: Contest, among: Sequence[Contest], kind: str, first: s
 
     Args:
         contest: the task in one of its settings.
-        among: all tasks of its grid, itself included.
+        among: all tasks of all grids, itself included.
         kind: of dependency.
         first, second: the families.
     """
@@ -85,8 +85,8 @@ def in_range_gap(contest: Contest, among: Sequence[Contest], kind: str, first: s
     at, (a, b) = found
     if reason := contest.unmatched(labels[0], labels[1]):
         return Gap(None, not_matched(contest.name, reason))
+    settings = [other for other in among if (other.grid, other.family) == (contest.grid, contest.family)]
     for base, label in zip((first, second), labels, strict=True):
-        settings = [other for other in among if (other.grid, other.family) == (contest.grid, contest.family)]
         nearest = [place for other in settings if (place := other.easiest(base, axis)) is not None]
         easiest = min(nearest, default=None)
         if easiest is not None and contest.untrained(easiest[1]):

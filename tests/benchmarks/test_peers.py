@@ -10,9 +10,9 @@ from typing import Any
 import peers
 import pytest
 import torch
+from casts import first_and_again
 from simulated_graphs import simulate
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments import evaluation, phases, training
 from experiments.data import TaskData
@@ -83,31 +83,13 @@ def test_rows_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(row.found > 0 for row in found)
 
 
-class Casts(TorchDispatchMode):
-    """Counts the matrices of weights that are cast to bfloat16: those of states have a row or two."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.to.dtype):  # the latter in inference mode
-            self.count += torch.bfloat16 in (*args, *(kwargs or {}).values()) and min(args[0].shape) >= 8
-        return func(*args, **(kwargs or {}))
-
-
 def test_weights_are_cast_before_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of both sides, as on a GPU: nothing is left for the second repetition."""
     counts: list[tuple[int, int]] = []
 
     def repeated(device: torch.device, *works: Callable[[], object], rounds: int = 1) -> list[float]:
-        for work in works:
-            found = []
-            for _ in range(2):
-                with Casts() as casts:
-                    work()
-                found.append(casts.count)
-            counts.append((found[0], found[1]))
+        # Of weights: matrices of states have a row or two.
+        counts.extend(first_and_again(work, lambda shape: min(shape) >= 8) for work in works)
         return [1.0 for _ in works]
 
     monkeypatch.setattr(peers, "TOKENS", 3)
