@@ -7,17 +7,16 @@ The twin of this file is models/transformer.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import AdditiveAttention, CrossAttention, LuongAttention, SourceAttention
 from models.config import Dimensions, LSTMDecoderConfig, LSTMEncoderConfig, LSTMHalf
 from models.embeddings import TokenEmbedding
 from models.interface import PAD, Decoder, Encoder, Memory
-from models.layers import Dropout, Sublayer, autocasts, initialise, stack, top_norm
+from models.layers import Sublayer, autocasts, dropout, initialise, stack, top_norm
 
 Pair = tuple[Tensor, Tensor]  # hidden and cell state of a layer
 SHUT = 1e6  # taken from what a gate sums up, or added: its sigmoid is 0 or 1 to the last bit, and its gradient 0
@@ -108,7 +107,7 @@ class Recurrence(nn.Module):
 
         above = config.layers - 1
         self.first = layer(input_size)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = config.dropout
         self.above = stack(above, lambda: layer(hidden_size), shared=config.share_layers)
         self.sublayers = stack(above, lambda: Sublayer(config), shared=config.share_layers)
         self.norm = top_norm(config) if above else nn.Identity()
@@ -130,7 +129,7 @@ class Recurrence(nn.Module):
         starts: Sequence[Pair | None] = start or [None] * (1 + len(self.above))
         padding = None if mask is None else Padding(~mask.t()[:, :, None], mask.sum(1)[None, :, None] - 1)
         x, final = self.first(x, starts[0], padding)
-        x, finals = self.dropout(x), [final]
+        x, finals = dropout(x, self.dropout, self.training), [final]
         for lstm, sublayer, start_above in zip(self.above, self.sublayers, starts[1:], strict=True):
             assert isinstance(sublayer, Sublayer)
             y, final = lstm(sublayer.read(x), start_above, padding)
@@ -158,7 +157,7 @@ class Recurrence(nn.Module):
             with torch.autocast(projected.device.type, enabled=False):
                 return self.step(projected.float(), in_float32(state), weights)
         pairs = [lstm_cell(weights.first, projected, state[0])]
-        x = self.dropout(pairs[0][0])
+        x = dropout(pairs[0][0], self.dropout, self.training)
         for lstm, sublayer, before in zip(weights.above, self.sublayers, state[1:], strict=True):
             assert isinstance(sublayer, Sublayer)
             pairs.append(torch.lstm_cell(sublayer.read(x), before, *lstm))  # the equations of lstm_cell
@@ -173,7 +172,10 @@ def in_float32(state: Sequence[Pair]) -> list[Pair]:
 
 @dataclass(frozen=True)
 class GateWeights:
-    """The weights of a layer that is computed step by step, the gates in torch's order: i, f, g, o."""
+    """The weights of a layer that is computed step by step, the gates in torch's order: i, f, g, o.
+
+    Those of the candidate g are times -2: as tanh x = 1 - 2 σ(-2x), one call of the sigmoid serves all four.
+    """
 
     inputs: Tensor  # (I, 4H)
     recurrent: Tensor  # (H, 4H)
@@ -193,7 +195,12 @@ def weights_of(lstm: nn.Module) -> Sequence[Tensor]:
 def gate_weights(lstm: nn.Module) -> GateWeights:
     """Of a layer that reads one way."""
     inputs, recurrent, bias, recurrent_bias = weights_of(lstm)
-    return GateWeights(by_column(inputs).t(), by_column(recurrent).t(), bias + recurrent_bias)
+    factors = bias.new_tensor([1.0, 1.0, -2.0, 1.0]).repeat_interleave(len(bias) // 4)  # (4H,)
+    return GateWeights(
+        inputs=by_column(factors[:, None] * inputs).t(),
+        recurrent=by_column(factors[:, None] * recurrent).t(),
+        bias=factors * (bias + recurrent_bias),
+    )
 
 
 @dataclass(frozen=True)
@@ -216,9 +223,10 @@ def lstm_cell(weights: GateWeights, projected: Tensor, state: Pair) -> Pair:
     written; f, how much of the cell is kept; o, how much of it is shown.
     """
     hidden, cell = state
-    i, f, g, o = torch.addmm(projected, hidden, weights.recurrent).chunk(4, dim=1)  # (B, H) each
-    cell = torch.addcmul(i.sigmoid() * g.tanh(), f.sigmoid(), cell)
-    return o.sigmoid() * cell.tanh(), cell
+    i, f, g, o = torch.addmm(projected, hidden, weights.recurrent).sigmoid_().chunk(4, dim=1)  # (B, H) each
+    written = torch.addcmul(i, i, g, value=-2.0)  # i · (1 - 2g), where 1 - 2g is the candidate
+    cell = torch.addcmul(written, f, cell)
+    return o * cell.tanh(), cell
 
 
 class LSTMEncoder(Encoder):
@@ -228,13 +236,13 @@ class LSTMEncoder(Encoder):
         super().__init__()
         assert config.embedding_size is not None
         self.embedding = TokenEmbedding(dimensions.source_vocabulary, config.embedding_size)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = config.dropout
         self.recurrence = Recurrence(config, config.embedding_size, bidirectional=config.bidirectional)
         initialise(self)
 
     def forward(self, source: Tensor, lengths: Tensor | None) -> Memory:
         """(B, S) → states (B, S, H) and the final state of each layer; both directions side by side in H."""
-        embedded = self.dropout(self.embedding(source.t()))  # (S, B, E)
+        embedded = dropout(self.embedding(source.t()), self.dropout, self.training)  # (S, B, E)
         mask = None if lengths is None else source != PAD  # (B, S)
         states, finals = self.recurrence(embedded, None, mask)
         final = [(side_by_side(hidden), side_by_side(cell)) for hidden, cell in finals]
@@ -288,7 +296,7 @@ class LSTMDecoder(Decoder):
         assert config.embedding_size is not None
         size, embedding_size, vocabulary = config.hidden_size, config.embedding_size, dimensions.target_vocabulary
         self.embedding = TokenEmbedding(vocabulary, embedding_size)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = config.dropout
         self.bridge = None if isinstance(config, LSTMEncoderConfig) else nn.Linear(size, config.layers * 2 * size)
         input_size = embedding_size + (size if config.input_feeding else 0)
         self.recurrence = Recurrence(config, input_size, bidirectional=False)
@@ -297,7 +305,7 @@ class LSTMDecoder(Decoder):
         if self.attention is not None:
             self.attentional = nn.Linear(2 * size, size, bias=False)
         shared = config.share_embeddings != "none"
-        self.projection = nn.Linear(size, embedding_size, bias=False) if shared else nn.Identity()
+        self.projection = nn.Linear(size, embedding_size, bias=False) if shared else None
         self.output = nn.Linear(embedding_size if shared else size, vocabulary)
         initialise(self)
         if shared:
@@ -308,7 +316,7 @@ class LSTMDecoder(Decoder):
 
         Input feeding makes each position wait for what attention made of the one before.
         """
-        embedded = self.dropout(self.embedding(target_in.t()))  # (T, B, E)
+        embedded = dropout(self.embedding(target_in.t()), self.dropout, self.training)  # (T, B, E)
         layers = self._start(memory)
         source = () if self.attention is None else self.attention.project(memory.states)
         if self.input_feeding:
@@ -338,9 +346,10 @@ class LSTMDecoder(Decoder):
 
     def step(self, tokens: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """(B,) tokens → logits (B, V). What a token adds to the first layer's gates is looked up, not computed."""
-        projected = F.embedding(tokens, state.inputs)
+        projected = state.inputs.index_select(0, tokens)
         top, layers = self.advance(projected, state.layers, state.fed, state.source, state.mask, state.weights)
-        return self._logits(top), replace(state, layers=layers, fed=None if state.fed is None else top)
+        fed = None if state.fed is None else top
+        return self._logits(top), LSTMState(layers, fed, state.source, state.mask, state.weights, state.inputs)
 
     def _start(self, memory: Memory) -> list[Pair]:
         """The state of each layer before the first position, (B, H) twice."""
@@ -373,11 +382,11 @@ class LSTMDecoder(Decoder):
         if self.attention is None:
             return states
         context = self.attention(states, source, mask)
-        return self.dropout(torch.tanh(self.attentional(torch.cat([context, states], dim=-1))))
+        return dropout(torch.tanh(self.attentional(torch.cat([context, states], dim=-1))), self.dropout, self.training)
 
     def _logits(self, states: Tensor) -> Tensor:
         """(…, H) → (…, V)."""
-        return self.output(self.projection(states))
+        return self.output(states if self.projection is None else self.projection(states))
 
 
 def source_attention(config: LSTMDecoderConfig) -> SourceAttention | None:

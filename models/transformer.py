@@ -15,7 +15,7 @@ from models.attention import CrossAttention, SelfAttention
 from models.config import Dimensions, TransformerDecoderConfig, TransformerEncoderConfig, TransformerHalf
 from models.embeddings import TokenEmbedding
 from models.interface import PAD, Decoder, Encoder, Memory
-from models.layers import Dropout, Sublayer, initialise, stack, top_norm
+from models.layers import Sublayer, dropout, initialise, stack, top_norm
 from models.positions import LearnedPositions, SinusoidalPositions, positional_encoding
 
 
@@ -114,7 +114,7 @@ class TransformerEncoder(Encoder):
         assert config.hidden_size is not None
         self.embedding = TokenEmbedding(dimensions.source_vocabulary, config.hidden_size)
         self.positions = positional_encoding(config, dimensions)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = config.dropout
         self.layers = stack(config.layers, lambda: EncoderLayer(config, self.positions), shared=config.share_layers)
         self.norm = top_norm(config)
         initialise(self)
@@ -122,7 +122,7 @@ class TransformerEncoder(Encoder):
     def forward(self, source: Tensor, lengths: Tensor | None) -> Memory:
         """(B, S) → states (B, S, H)."""
         mask = None if lengths is None else source != PAD  # (B, S)
-        x = self.dropout(add_positions(self.positions, self.embedding(source)))  # (B, S, H)
+        x = dropout(add_positions(self.positions, self.embedding(source)), self.dropout, self.training)  # (B, S, H)
         for layer in self.layers:
             x = layer(x, mask)
         return Memory(self.norm(x), mask, None)
@@ -173,7 +173,7 @@ class TransformerDecoder(Decoder):
         assert config.hidden_size is not None
         self.embedding = TokenEmbedding(dimensions.target_vocabulary, config.hidden_size)
         self.positions = positional_encoding(config, dimensions)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = config.dropout
         self.layers = stack(config.layers, lambda: DecoderLayer(config, self.positions), shared=config.share_layers)
         self.norm = top_norm(config)
         self.output = nn.Linear(config.hidden_size, dimensions.target_vocabulary)
@@ -211,7 +211,7 @@ class TransformerDecoder(Decoder):
     def _embed(self, tokens: Tensor, start: int, summary: Tensor | None) -> Tensor:
         """(B, T) tokens at positions start … start+T-1 → (B, T, H)."""
         x = add_positions(self.positions, self.embedding(tokens), start)
-        return self.dropout(x if summary is None else x + summary)
+        return dropout(x if summary is None else x + summary, self.dropout, self.training)
 
     def _summary(self, memory: Memory) -> Tensor | None:
         """The source in one vector (B, 1, H), where there is no encoder-decoder attention to look at more."""

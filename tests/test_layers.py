@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ from model_settings import (
     source_of,
     target_of,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from models.config import (
     Dimensions,
@@ -38,7 +40,7 @@ from models.config import (
     TransformerLSTMConfig,
 )
 from models.interface import EncoderDecoder
-from models.layers import Dropout, stack
+from models.layers import stack
 from models.lstm import LSTMDecoder
 from models.positions import LearnedPositions
 from models.registry import MODELS, build
@@ -246,17 +248,30 @@ def test_first_weights_of_recurrent_layers(name: str) -> None:
 # --- dropout ----------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def dropped() -> Iterator[list[float]]:
+    """The rates of all calls of dropout in this context."""
+    rates: list[float] = []
+
+    def noted(x: Tensor, rate: float) -> Tensor:
+        rates.append(rate)
+        return x
+
+    with patch.object(F, "dropout", noted):
+        yield rates
+
+
 @settings(max_examples=40, deadline=None)
 @given(configs(dropout=0.4), st.integers(1, 4))
 def test_dropout_is_on_embeddings_and_on_the_output_of_each_layer(config: ModelConfig, length: int) -> None:
     model = model_of(config).train()
-    calls: Counter[str] = Counter()
-    for half in ("encoder", "decoder"):
-        for module in getattr(model, half).modules():
-            if isinstance(module, nn.Dropout):
-                assert module.p == 0.4
-                module.register_forward_hook(lambda *_, half=half: calls.update([half]))
-    model(source_of(config, 2, 5, 0), target_of(2, length, 0))
+    target_in = target_of(2, length, 0)
+    with dropped() as encoding:
+        memory = model.encode(source_of(config, 2, 5, 0))
+    with dropped() as decoding:
+        model.decoder(target_in, memory)
+    calls = {"encoder": len(encoding), "decoder": len(decoding)}
+    assert {*encoding, *decoding} == {0.4}
     expected = {"encoder": config.layers * (1 if isinstance(config, LSTM_ENCODERS) else 2)}
     if isinstance(config, TRANSFORMER_DECODERS):
         expected["decoder"] = config.layers * (3 if config.cross_attention else 2)
@@ -273,11 +288,8 @@ def test_nothing_is_dropped_anywhere_else(config: ModelConfig, seed: int) -> Non
     model = model_of(config, seed)
     source, target_in = source_of(config, 3, 5, seed, padded=True), target_of(3, 4, seed)
     expected = model(source, target_in)
-    model.train()
-    for module in model.modules():
-        if isinstance(module, Dropout):
-            module.p = 0.0
-    assert_same(model(source, target_in), expected, 0)
+    with dropped():
+        assert_same(model.train()(source, target_in), expected, 0)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -300,5 +312,8 @@ def test_under_autocast_an_lstm_reads_the_source_in_float32(kind: type, norm: st
 
 @pytest.mark.parametrize("kind", [TransformerConfig, LSTMTransformerConfig])
 def test_no_dropout_is_the_default(kind: type) -> None:
-    model = build(sized(kind()), dimensions_of(kind()))
-    assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.0}
+    config = sized(kind())
+    model = build(config, dimensions_of(config)).train()
+    with dropped() as rates:
+        model(source_of(config, 2, 5, 0), target_of(2, 4, 0))
+    assert set(rates) == {0.0}
