@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -95,9 +96,10 @@ class TorchTransformer(nn.Module):
         super().__init__()
         self.source, self.target = nn.Embedding(VOCABULARY, size), nn.Embedding(VOCABULARY, size)
         self.positions = nn.Embedding(DIMENSIONS.max_length, size)
-        self.body = nn.Transformer(
-            size, HEADS, LAYERS, LAYERS, 4 * size, dropout=0.0, batch_first=True, norm_first=True
-        )
+        with warnings.catch_warnings(action="ignore"):  # that it has no nested tensors where the norm comes first
+            self.body = nn.Transformer(
+                size, HEADS, LAYERS, LAYERS, 4 * size, dropout=0.0, batch_first=True, norm_first=True
+            )
         self.output = nn.Linear(size, VOCABULARY)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
