@@ -250,7 +250,8 @@ def _methods(model: EncoderDecoder) -> Iterator[tuple[object, str, str]]:
     decoder = model.decoder
     yield decoder.output, "forward", OUTPUT
     if isinstance(decoder, LSTMDecoder):
-        yield decoder.projection, "forward", OUTPUT
+        if decoder.projection is not None:
+            yield decoder.projection, "forward", OUTPUT
         # Position by position, where attention feeds its input, nn.LSTM is not called.
         yield decoder, "advance", RECURRENCE
         yield GateWeights, "project", RECURRENCE

@@ -84,7 +84,7 @@ def test_a_step_is_taken_apart(
 @pytest.mark.parametrize(
     ("config", "marks"),
     [
-        (LSTM, {profiling.RECURRENCE: 2, profiling.EMBEDDING: 2, profiling.OUTPUT: 2}),
+        (LSTM, {profiling.RECURRENCE: 2, profiling.EMBEDDING: 2, profiling.OUTPUT: 1}),
         (  # of each side a layer and a sublayer's normalisation, and that of the top
             replace(LSTM, layers=2, norm="pre", attention="general", share_embeddings="output"),
             {profiling.RECURRENCE: 4, profiling.NORMALISATION: 4, profiling.EMBEDDING: 2, profiling.OUTPUT: 2}
