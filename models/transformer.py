@@ -36,18 +36,19 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H) → (B, T, H)."""
-        inner = self.inner(x)
+        flat = x.flatten(0, 1)
+        inner = self.inner(flat)
         match self.kind:
             case "relu":
-                inner = F.relu(inner)
+                inner = F.relu(inner, inplace=True)  # its gradient is known by what comes out
             case "gelu":
                 inner = F.gelu(inner)
             case "swiglu":
                 assert self.gate is not None
-                inner = F.silu(inner) * self.gate(x)
+                inner = F.silu(inner) * self.gate(flat)
             case "linear":
                 pass
-        return self.outer(inner)
+        return self.outer(inner).view_as(x)
 
 
 class EncoderLayer(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,32 @@ def test_a_process_is_prepared() -> None:
     variables = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
     done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, text=True, check=True, env=variables)
     assert done.stdout.split() == ["1", "True", "tf32", "none", "False", "True", "False"]
+
+
+FREED = """
+import resource, sys, torch
+from experiments.environment import prepare_process
+if sys.argv[1] == "prepared":
+    prepare_process()
+def fill_and_free():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [torch.ones(512, 1024) for _ in range(20)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(*(fill_and_free() for _ in range(10)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_memory_that_was_freed_is_kept() -> None:
+    """20 blocks of 2 MiB, 512 pages each: by itself glibc gives them back, so that each time pages are found anew."""
+
+    def faults(how: str) -> list[int]:
+        done = subprocess.run([sys.executable, "-c", FREED, how], capture_output=True, text=True, check=True)
+        return [int(number) for number in done.stdout.split()]
+
+    kept, given_back = faults("prepared"), faults("as it is")
+    assert sum(kept[5:]) < 512
+    assert min(given_back) > 5000
 
 
 def test_products_are_rounded_where_they_may_be_and_afterwards_as_before() -> None:

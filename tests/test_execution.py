@@ -238,7 +238,7 @@ def test_one_of_several_sweeps_may_fail_alone(place: Place, tmp_path: Path, monk
 def test_an_interrupted_sweep_goes_on_under_the_same_ids(place: Place, tmp_path: Path) -> None:
     path = tmp_path / "sweeps.yaml"
     path.write_text(SWEEPS, encoding="utf-8")
-    runs = load_grid(str(path), ["seed=9", "efficiency.lengths=[4, 6, 8]", "efficiency.seconds_per_point=0.2"]).runs
+    runs = load_grid(str(path), ["seed=9", "efficiency.lengths=[4, 6, 8]", "efficiency.seconds_per_point=1.0"]).runs
     watched: list[int] = []
 
     def watch(run: Run, status: Status) -> None:
