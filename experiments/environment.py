@@ -35,7 +35,7 @@ def versions() -> str:
 def prepare_process() -> None:
     """Makes this process what every run is executed in: one thread, no tiny numbers, float32 that is float32.
 
-    Memory that was freed is kept for what comes next (`_keep_freed_memory`).
+    Memory that was freed is kept for what comes next (`keep_freed_memory`).
 
     Numbers below the normal ones become zero. Gradients that vanish over hundreds of positions end in them, for which a
     processor takes many times as long: a training step of an LSTM without attention took six times as long at length
@@ -47,18 +47,19 @@ def prepare_process() -> None:
     hundreds of times as long as it takes: batches of texts have a shape each. Flash attention needs no plan.
     """
     torch.set_num_threads(1)
-    _keep_freed_memory()
+    keep_freed_memory(True)
     torch.set_flush_denormal(True)
     _allow_tf32(of_lstm=False, others=False)
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def _keep_freed_memory() -> None:
-    """Has glibc's malloc keep blocks of up to 32 MiB when they are freed; other C libraries are left as they are.
+def keep_freed_memory(keep: bool) -> None:
+    """Whether glibc's malloc keeps blocks of 128 KiB to 32 MiB when they are freed; other C libraries stay as they are.
 
-    By itself it gives what is above a threshold back to the system, which for the next block has to find and clear
-    pages again. The threshold grows with the blocks that are freed, so that how long a training step took hung on what
-    the process had done before, and an LSTM's, which makes and frees more for its time, took a quarter longer.
+    By itself it gives those above a threshold back to the system, which for the next block has to find and clear pages
+    again, and the threshold grows with the blocks that are freed. So how long a training step took hung on what the
+    process had done before, and an LSTM's, which makes and frees more for its time, took a quarter longer than where
+    all are kept. How much memory is needed shows where none is.
     """
     if sys.platform != "linux":
         return
@@ -66,8 +67,8 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return
-    mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most that it takes
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_MMAP_THRESHOLD, 2**25 if keep else 2**17)  # larger blocks have pages of their own
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else 2**17)  # so much may be free at the end of all others
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import TypeVar, cast
 import psutil
 import torch
 
-from experiments.environment import prepare_process
+from experiments.environment import keep_freed_memory, prepare_process
 
 # How torch and its libraries say that there is no memory, other than by an error of its own: as a RuntimeError.
 _WORDS = (
@@ -93,6 +93,7 @@ def peak(rehearsal: Callable[[], object], work: Callable[[], object], device: to
 
 def _resident_peak(rehearsal: Callable[[], object], work: Callable[[], object]) -> float | None:
     """Bytes; of a process that has done nothing else. None where the rehearsal's memory cannot be given back."""
+    keep_freed_memory(False)  # else the most that was held would hang on how new blocks fitted where old ones had been
     rehearsal()
     if not _give_back():
         return None

@@ -144,6 +144,20 @@ def test_the_peak_is_that_of_the_work() -> None:
     assert 100e6 < found < 105e6
 
 
+def leave_gaps() -> None:
+    """20 MB, of which half is freed, then 15 MB that do not fit where that was."""
+    held = [torch.ones(250_000) for _ in range(20)]
+    del held[::2]
+    held += [torch.ones(375_000) for _ in range(10)]
+
+
+@linux
+def test_the_peak_is_of_what_is_held_not_of_how_it_lies() -> None:
+    found = memory.peak(partial(hold, 1), leave_gaps, CPU)
+    assert found is not None
+    assert 25e6 < found < 26e6
+
+
 def test_where_freed_memory_stays_with_the_process_nothing_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a C library that has no malloc_trim."""
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
