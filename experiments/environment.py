@@ -7,7 +7,7 @@ import functools
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -16,8 +16,8 @@ import psutil
 import torch
 
 PACKAGES = ("torch", "mlflow", "datasets", "numpy", "pandas", "pydantic", "rapidfuzz")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 CODE = ("lvt.py", "models", "experiments", "pyproject.toml", "constraints.txt")  # what runs depend on
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def hardware(device: torch.device) -> str:
@@ -61,14 +61,15 @@ def keep_freed_memory(keep: bool) -> None:
     process had done before, and an LSTM's, which makes and frees more for its time, took a quarter longer than where
     all are kept. How much memory is needed shows where none is.
     """
-    if sys.platform != "linux":
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:
+    if (mallopt := of_the_c_library("mallopt")) is None:
         return
     mallopt(_M_MMAP_THRESHOLD, 2**25 if keep else 2**17)  # larger blocks have pages of their own
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else 2**17)  # so much may be free at the end of all others
+
+
+def of_the_c_library(name: str) -> Callable[..., object] | None:
+    """The function of this name; None where there is none, and on other systems than Linux."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 @contextmanager

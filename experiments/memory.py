@@ -21,7 +21,7 @@ from typing import TypeVar, cast
 import psutil
 import torch
 
-from experiments.environment import keep_freed_memory, prepare_process
+from experiments.environment import keep_freed_memory, of_the_c_library, prepare_process
 
 # How torch and its libraries say that there is no memory, other than by an error of its own: as a RuntimeError.
 _WORDS = (
@@ -109,9 +109,7 @@ def _give_back() -> bool:
     Otherwise it stays with this process, to be used again, and what uses it again is not seen in the resident set.
     """
     gc.collect()
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except AttributeError:
+    if (trim := of_the_c_library("malloc_trim")) is None:
         return False
     trim(ctypes.c_size_t(0))
     return True

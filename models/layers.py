@@ -62,7 +62,7 @@ def top_norm(config: CommonConfig) -> nn.Module:
 
 def autocasts(device: torch.device) -> bool:
     """Whether matrix products on the device are computed in another type than that of the weights."""
-    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)  # "meta" has no autocast
 
 
 def initialise(module: nn.Module) -> None:

@@ -36,7 +36,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H) → (B, T, H)."""
-        flat = x.flatten(0, 1)
+        flat = x.flatten(0, 1)  # what is made of more dimensions is a view, which autograd copies to change it in place
         inner = self.inner(flat)
         match self.kind:
             case "relu":
