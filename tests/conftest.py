@@ -29,8 +29,11 @@ def _small_numbers() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _as_a_worker(request: pytest.FixtureRequest) -> None:
-    """What is tested on a GPU is tested in a process like those that use it: with float32 that is float32."""
-    if request.node.get_closest_marker("gpu"):
+    """What is timed, or tested on a GPU, is so in a process like those that compute runs.
+
+    It keeps memory that was freed, without which a time hangs on what was timed before; its float32 is float32.
+    """
+    if request.path.parent.name == "benchmarks" or request.node.get_closest_marker("gpu"):
         from experiments.environment import prepare_process
 
         prepare_process()

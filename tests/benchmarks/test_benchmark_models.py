@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from experiments import benchmarks
-from experiments.environment import hardware
+from experiments.environment import flushes_denormals, hardware
 from models.config import Budget, Dimensions, ModelConfig
 from models.cost import count_parameters, decode_flops, encode_flops, generate_flops, training_flops
 from models.decoding import greedy
@@ -66,6 +66,10 @@ def test_what_is_noted_is_what_an_import_asks_for() -> None:
     time_it(noted, "lstm", "encode", 4, model, 1, lambda: None)  # type: ignore[arg-type]
     assert set(benchmarks.NOTED) <= noted.extra_info.keys()
     assert noted.extra_info["hardware"] == hardware(torch.device("cpu"))
+
+
+def test_what_is_timed_is_computed_as_in_a_run() -> None:
+    assert flushes_denormals()
 
 
 @every_length
