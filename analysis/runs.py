@@ -302,6 +302,12 @@ def final(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["phase"] != schema.TUNING]
 
 
+def trials_that_count(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a trial of tuning that is over; of several with the same number (it was tuned again) the newest."""
+    over = runs[(runs["phase"] == schema.TUNING) & runs["status"].isin([schema.FINISHED, schema.FAILED])]
+    return each(over).sort_values("start_time", kind="stable").drop_duplicates([*LABELS, "trial"], keep="last")
+
+
 def results(runs: pd.DataFrame) -> pd.DataFrame:
     """The rows that may stand in a table: measured values of FINISHED runs, without the trials of tuning.
 

@@ -23,7 +23,18 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs import StoreReadError, each, groups, in_order, known_grids, load, read, superseded, to_parquet
+from analysis.runs import (
+    StoreReadError,
+    each,
+    groups,
+    in_order,
+    known_grids,
+    load,
+    read,
+    superseded,
+    to_parquet,
+    trials_that_count,
+)
 from experiments import schema
 
 MANIFEST = "manifest.json"
@@ -64,8 +75,9 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str]) -> list[Path]:
     """Writes a table of each grid on each piece of hardware into `folder`, and what the manifests say of them.
 
     Runs that did not finish have no part in it, but for trials of tuning that failed, which count among the trials; nor
-    have runs that a newer one stands in for (`superseded`), and the histories `LEFT_IN_THE_STORE`. What was exported
-    before stays, so that a grid may be run in pieces, on machines with stores of their own.
+    have runs and trials that a newer one stands in for (`superseded`, `trials_that_count`), and the histories
+    `LEFT_IN_THE_STORE`. What was exported before stays, so that a grid may be run in pieces, on machines with stores of
+    their own.
 
     Args:
         runs: what analysis.runs.load returned.
@@ -79,14 +91,13 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str]) -> list[Path]:
     """
     failed_trial = (runs["phase"] == schema.TUNING) & (runs["status"] == schema.FAILED)
     kept = runs[((runs["status"] == schema.FINISHED) | failed_trial) & ~runs["metric"].isin(LEFT_IN_THE_STORE)]
-    kept = kept[~kept["run_id"].isin(superseded(runs)["run_id"])]
     written = []
     for (hardware, grid), found in groups(kept, "hardware", "grid"):
         place = Path(folder) / slug(str(hardware))
         place.mkdir(parents=True, exist_ok=True)
         file = place / f"{grid}.parquet"
         before = _exported(file)
-        table = found if before is None else _joined(before, found)
+        table = _counting(found if before is None else _joined(before, found))
         to_parquet(table, file)
         manifest = read_manifest(place) | {str(grid): _entry(table, file, str(grid))}
         text = json.dumps(dict(sorted(manifest.items())), indent=2, ensure_ascii=False)
@@ -160,9 +171,16 @@ def _exported(file: Path) -> pd.DataFrame | None:
 
 
 def _joined(before: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """The runs of both tables, those in both as they are `found`, without those that newer ones stand in for."""
-    both = in_order(pd.concat([before[~before["run_id"].isin(found["run_id"])], found]))
-    return both[~both["run_id"].isin(superseded(both)["run_id"])].reset_index(drop=True)
+    """The runs of both tables, those in both as they are `found`."""
+    return in_order(pd.concat([before[~before["run_id"].isin(found["run_id"])], found]))
+
+
+def _counting(table: pd.DataFrame) -> pd.DataFrame:
+    """Without runs and trials that newer ones stand in for."""
+    old = table["run_id"].isin(superseded(table)["run_id"])
+    trial = table["phase"] == schema.TUNING
+    counts = ~trial | table["run_id"].isin(trials_that_count(table)["run_id"])
+    return table[~old & counts].reset_index(drop=True)
 
 
 def _entry(table: pd.DataFrame, file: Path, grid: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis import drawing, units
-from analysis.runs import LABELS, each, final, groups, names
+from analysis.runs import each, final, groups, names, trials_that_count
 from analysis.statistics import expected_maximum
 from analysis.tables import Table, as_table
 from experiments import schema
@@ -29,11 +29,10 @@ def trials(runs: pd.DataFrame) -> pd.DataFrame:
 
     `metric` is the headline, `score` its value on validation, missing for a trial that failed, for a `reason`, and for
     one that was ended early, after the step `pruned`. `seconds` are what it took; missing where its process was killed.
-    Of several with the same number (the grid was tuned again over other ranges) the newest counts.
+    Which ones count, `trials_that_count` says.
     """
-    tuned = runs[(runs["phase"] == schema.TUNING) & runs["status"].isin([schema.FINISHED, schema.FAILED])]
-    newest = each(tuned).sort_values("start_time", kind="stable").drop_duplicates([*LABELS, "trial"], keep="last")
-    found = newest.rename(columns={"tuned": "settings", "headline": "metric"})
+    found = trials_that_count(runs).rename(columns={"tuned": "settings", "headline": "metric"})
+    tuned = runs[runs["run_id"].isin(found["run_id"])]
 
     def of(metric: pd.Series | str) -> pd.Series:
         """By trial, the value of a metric of its run."""

@@ -151,6 +151,19 @@ def test_exported_tables_hold_all_trials(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(tuning.choices(sources.read_results(tmp_path)), tuning.choices(known))
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_of_a_grid_that_was_tuned_again_the_older_trials_are_not_exported(apart: bool, tmp_path: Path) -> None:
+    """Whether both were in one store or the older ones are in the table that was exported before."""
+    known = table(*trials(), *finals(lstm=3, transformer=3))
+    again = known.assign(run_id="again " + known["run_id"], start_time=known["start_time"] + pd.Timedelta(hours=1))
+    again = again[again["trial"] != 4]
+    for exported in (known, again) if apart else (pd.concat([known, again]),):
+        sources.export(exported, tmp_path)
+    read = sources.fetch(tmp_path)
+    fourth = known[(known["phase"] == s.TUNING) & (known["trial"] == 4)]
+    assert set(read["run_id"]) == set(again["run_id"]) | set(fourth["run_id"])
+
+
 # --- what is said of trials ------------------------------------------------------------------------------------------
 def test_trials_and_what_was_chosen_of_them() -> None:
     known = table(*trials(), *finals(lstm=3, transformer=3))
