@@ -90,14 +90,15 @@ def export(runs: pd.DataFrame, folder: str | os.PathLike[str]) -> list[Path]:
         StoreReadError: a table that was exported before is not the one that its manifest describes.
     """
     failed_trial = (runs["phase"] == schema.TUNING) & (runs["status"] == schema.FAILED)
-    kept = runs[((runs["status"] == schema.FINISHED) | failed_trial) & ~runs["metric"].isin(LEFT_IN_THE_STORE)]
+    over = (runs["status"] == schema.FINISHED) | failed_trial
+    kept = _counting(runs[over & ~runs["metric"].isin(LEFT_IN_THE_STORE)])
     written = []
     for (hardware, grid), found in groups(kept, "hardware", "grid"):
         place = Path(folder) / slug(str(hardware))
         place.mkdir(parents=True, exist_ok=True)
         file = place / f"{grid}.parquet"
         before = _exported(file)
-        table = _counting(found if before is None else _joined(before, found))
+        table = found if before is None else _joined(before, found)
         to_parquet(table, file)
         manifest = read_manifest(place) | {str(grid): _entry(table, file, str(grid))}
         text = json.dumps(dict(sorted(manifest.items())), indent=2, ensure_ascii=False)
@@ -171,8 +172,8 @@ def _exported(file: Path) -> pd.DataFrame | None:
 
 
 def _joined(before: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """The runs of both tables, those in both as they are `found`."""
-    return in_order(pd.concat([before[~before["run_id"].isin(found["run_id"])], found]))
+    """The runs of both tables that count, those in both as they are `found`."""
+    return _counting(in_order(pd.concat([before[~before["run_id"].isin(found["run_id"])], found])))
 
 
 def _counting(table: pd.DataFrame) -> pd.DataFrame:
