@@ -137,6 +137,14 @@ def test_what_a_newer_run_stands_in_for_is_not_exported(runs: pd.DataFrame, tmp_
     assert set(newer["run_id"]) <= set(read["run_id"])
 
 
+def test_a_training_repeated_on_another_machine_is_exported_once(runs: pd.DataFrame, tmp_path: Path) -> None:
+    older = runs[(runs["kind"] == s.LEARN) & (runs["status"] == s.FINISHED)]
+    assert len(older)
+    newer = older.assign(run_id=older["run_id"] + "x", start_time=older["start_time"] + pd.Timedelta(hours=1))
+    export(pd.concat([older, newer.assign(hardware="Another")]), tmp_path)
+    assert set(fetch(tmp_path)["hardware"]) == {"Another"}
+
+
 def test_a_table_that_is_missing_or_was_changed_is_refused(runs: pd.DataFrame, results: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(results, copy)
