@@ -7,6 +7,7 @@ command first asks of such a store is read from its tables.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -114,14 +115,33 @@ def _reaching(tracking_uri: str) -> Iterator[None]:
 def _make(database: Path) -> None:
     """Makes a new SQLite store, whole or not at all.
 
-    MLflow makes its tables one by one; killed in the middle, it leaves a store that it refuses from then on.
+    MLflow makes its tables one by one; killed in the middle, it leaves a store that it refuses from then on. Nor is it
+    waited until each part is on the disk, a thousand times and for seconds: once the whole is there, it is.
     """
     if database.exists():
         return
     beginning = database.with_name(f"{database.name}.new")
     beginning.unlink(missing_ok=True)
-    _client(f"{SQLITE}{beginning}")
+    with _unsynchronised():
+        _client(f"{SQLITE}{beginning}")
+    with beginning.open("rb+") as file:
+        os.fsync(file.fileno())
     beginning.rename(database)
+
+
+@contextmanager
+def _unsynchronised() -> Iterator[None]:
+    """SQLite hands what it writes to the system and goes on, in all connections that are opened meanwhile."""
+    from sqlalchemy import Engine, event
+
+    def set_pragma(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", set_pragma)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", set_pragma)
 
 
 def existing_store(tracking_uri: str, grid: str) -> Store | None:

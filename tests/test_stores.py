@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from sqlalchemy import Engine, event
 
 from experiments import index, page, schema, stores
 from experiments.state import exclusively
@@ -122,6 +123,28 @@ def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path, monkeypatc
     store = open_store(uri, "g", "")
     assert MlflowClient(uri).get_experiment(store.experiment_id).name == "g"
     assert not list(tmp_path.glob("*.new"))
+
+
+def test_only_the_making_of_a_store_is_written_without_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand times the disk would be waited for; for what a run tells it later it is."""
+    waits: dict[str, set[int]] = {"mlflow.db.new": set(), "mlflow.db": set()}
+
+    def note(connection: sqlite3.Connection, _record: object) -> None:
+        file = Path(connection.execute("PRAGMA database_list").fetchone()[2])
+        waits[file.name].add(connection.execute("PRAGMA synchronous").fetchone()[0])
+
+    def noted(address: str) -> MlflowClient:
+        if not event.contains(Engine, "connect", note):  # comes after the listener that is there for the making
+            event.listen(Engine, "connect", note)
+        return make(address)
+
+    make = stores._client
+    monkeypatch.setattr(stores, "_client", noted)
+    try:
+        open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "g", "For tests.")
+    finally:
+        event.remove(Engine, "connect", note)
+    assert waits == {"mlflow.db.new": {0}, "mlflow.db": {2}}  # OFF, FULL
 
 
 def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
