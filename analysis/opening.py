@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ BEGIN, END = "<!-- findings: python -m analysis.opening -->\n", "<!-- end of fin
 FIGURES = ("claims", "scores", "cost")  # of analysis.plots
 CURVES = ("long_dependency", "capacity", "length_generalisation")  # grids whose scores are drawn: all are too many
 EVERYDAY = 100  # tokens: the length for which the opening says which model to take
+COMPARED = re.compile(r"(?: --set (?:'compare\.[^']*'|compare\.\S*))+")  # in a command: what it runs of a grid
 COMPONENTS = "5"  # the family of claims that a model's components matter
 
 
@@ -155,7 +157,7 @@ def _sources(tables: Mapping[Path, dict[str, Any]]) -> Iterator[str]:
         place = f"{entry['hardware']}, {', '.join(entry['versions'])}"
         seconds = entry["wall_seconds"]  # None where no run says how long it took
         minutes = units.MISSING if seconds is None else f"{seconds / 60:,.0f}"
-        row = (file.stem, _quoted(entry["commands"]), f"{entry['runs']:,}", entry["last"], minutes)
+        row = (file.stem, _shortened(entry["commands"]), f"{entry['runs']:,}", entry["last"], minutes)
         places.setdefault(place, []).append(row)
     header = ("grid", "command", "runs", "last run", "minutes in which it ran")
     for place, rows in places.items():
@@ -169,6 +171,17 @@ def _grids(entries: Sequence[claims.Entry], runs: pd.DataFrame) -> str:
     every = each(runs)
     grids = sorted(set(every.loc[every["run_id"].isin(behind), "grid"]))
     return f" ({_quoted(grids)})" if grids else ""
+
+
+def _shortened(commands: Iterable[str]) -> str:
+    """Commands; those that differ only in which runs of a grid they name (``--set compare.seed=[1]``) as one line."""
+    alike: dict[str, list[str]] = {}
+    for command in commands:
+        alike.setdefault(COMPARED.sub(" --set compare.…", command), []).append(command)
+    return ", ".join(
+        f"`{short}`: {len(own)} commands, which the manifest lists" if len(own) > 1 else f"`{own[0]}`"
+        for short, own in alike.items()
+    )
 
 
 def _quoted(names: Iterable[str]) -> str:
